@@ -1,0 +1,87 @@
+"""The arms: what is measured, one difference at a time. To add one, add an entry here.
+
+An arm is an engine, a way to feed it requests (`feed`), and the options that the engine's function for it takes. What
+a measure job depends on is its own arm's entry, handed over as parameters, so an entry can change without rerunning
+the other arms.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One rung of the ladder.
+
+    `engine` names a module of `kvlab.measure.engines`. `feed` is "sequential" (the next request enters when the one
+    before has left) or "batch" (all requests are there from the start, the engine admits them). `options` are the
+    engine's own.
+    """
+
+    name: str
+    engine: str
+    feed: str
+    changes: str  # what differs from the arm above
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+_LADDER = (
+    Arm(
+        "hf-sequential-static",
+        engine="transformers",
+        feed="sequential",
+        changes="the traditional way: one request at a time, StaticCache of the maximum length",
+        options={"cache": "static"},
+    ),
+    Arm(
+        "hf-sequential-dynamic",
+        engine="transformers",
+        feed="sequential",
+        changes="the library's default cache, which grows",
+        options={"cache": "dynamic"},
+    ),
+    Arm(
+        "hf-batch-static",
+        engine="transformers",
+        feed="batch",
+        changes="padded batches, as many rows as the KV budget holds at the maximum length",
+        options={"cache": "static"},
+    ),
+    Arm(
+        "hf-continuous",
+        engine="transformers",
+        feed="batch",
+        changes="transformers' own continuous batching over pages",
+        options={"cache": "paged"},
+    ),
+    Arm(
+        "vllm-sequential",
+        engine="vllm",
+        feed="sequential",
+        changes="vLLM, one request at a time: the engine alone",
+    ),
+    Arm(
+        "vllm-contiguous",
+        engine="vllm",
+        feed="batch",
+        changes="batched, but only as many requests as the budget holds at the maximum length",
+        options={"admit": "contiguous"},
+    ),
+    Arm(
+        "vllm-paged",
+        engine="vllm",
+        feed="batch",
+        changes="batched on blocks of 16 tokens: paging",
+    ),
+    Arm(
+        "vllm-paged-eager",
+        engine="vllm",
+        feed="batch",
+        changes="the same without CUDA graphs and compilation",
+        options={"eager": True},
+    ),
+)
+
+ARMS: dict[str, Arm] = {arm.name: arm for arm in _LADDER}

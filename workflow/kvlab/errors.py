@@ -1,0 +1,20 @@
+"""What goes wrong for a reason that the user can mend."""
+
+
+class KvlabError(Exception):
+    """A fault with its remedy, shown as one line and without a traceback.
+
+    The text says what was wrong, where, and what to do.
+    """
+
+
+class ConfigError(KvlabError):
+    """The configuration asks for something that can't be."""
+
+
+class LogError(KvlabError):
+    """A raw log is missing, cut short, or not what the records say."""
+
+
+class NotRunnable(KvlabError):
+    """This machine can't run this arm: the run is recorded as not run, with this reason, and the others go on."""

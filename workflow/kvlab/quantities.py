@@ -1,0 +1,141 @@
+"""A number with its unit, interval, formula and sources: the only way a number reaches a reader."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kvlab.errors import LogError
+from kvlab.records import read_text, write_json
+
+UNITS = {
+    "share": "part of a whole, 0 to 1, shown in per cent",
+    "change": "relative change, 0.78 is shown as +78 %",
+    "ratio": "how many times, shown as 4.2×",
+    "bytes": "bytes, shown in KiB, MiB or GiB",
+    "s": "seconds",
+    "ms": "milliseconds",
+    "tokens/s": "output tokens a second",
+    "requests": "requests",
+    "tokens": "tokens",
+    "slots": "KV slots: room for the keys and values of one token in all layers",
+    "blocks": "KV blocks",
+    "count": "how many",
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Lines of one raw log that a quantity was computed from. `rows` is "all", "document", or "3-17" (from 1)."""
+
+    file: str  # relative to the run's folder
+    sha256: str
+    rows: str
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A number that may be shown. `id` is `<workload>.<arm>.<name>`, or `<workload>.<name>` across arms.
+
+    `value` is None where the logs don't decide it; `why_none` then says why. `interval` is the bootstrap confidence
+    interval over process-level repeats, None below three of them. `samples` has one value a repeat, in order.
+    """
+
+    id: str
+    value: float | None
+    unit: str
+    formula: str
+    n: int
+    sources: list[Source]
+    interval: tuple[float, float] | None = None
+    samples: list[float] = field(default_factory=list)
+    why_none: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.unit not in UNITS:
+            raise ValueError(f"{self.id}: unknown unit {self.unit!r}, one of {sorted(UNITS)}")
+        if self.value is None and not self.why_none:
+            raise ValueError(f"{self.id}: no value and no reason")
+        if self.value is not None and not math.isfinite(self.value):
+            raise ValueError(f"{self.id}: {self.value} is not a finite number")
+
+
+class Quantities:
+    """Quantities by id; an id names one number only."""
+
+    def __init__(self, items: Iterable[Quantity] = ()) -> None:
+        self._by_id: dict[str, Quantity] = {}
+        for item in items:
+            self.add(item)
+
+    def add(self, item: Quantity) -> Quantity:
+        """Keep `item`; raises ValueError where its id is taken."""
+        if item.id in self._by_id:
+            raise ValueError(f"two quantities named {item.id}")
+        self._by_id[item.id] = item
+        return item
+
+    def __getitem__(self, key: str) -> Quantity:
+        try:
+            return self._by_id[key]
+        except KeyError:
+            raise LogError(f"no quantity named {key!r}: the run did not produce it") from None
+
+    def get(self, key: str) -> Quantity | None:
+        """The quantity, or None where the run did not produce it."""
+        return self._by_id.get(key)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._by_id
+
+    def __iter__(self) -> Iterator[Quantity]:
+        return iter(sorted(self._by_id.values(), key=lambda q: q.id))
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+
+@dataclass
+class Metrics:
+    """`metrics.json`: every quantity of a run, and the facts that are not numbers.
+
+    `runs`: one entry a raw folder {workload, arm, repeat, status, validity, reason}. `guards`: one entry a check
+    {id, workload, outcome (pass, fail, not decided), detail}. `files`: digest of every raw file that was read.
+    `facts`: what labels need (engine versions, dtype, device name, model, pool sizes as quantity ids …).
+    """
+
+    run: str
+    quantities: Quantities
+    runs: list[dict[str, Any]] = field(default_factory=list)
+    guards: list[dict[str, Any]] = field(default_factory=list)
+    files: dict[str, str] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+    schema: int = 1
+
+    def write(self, path: Path) -> None:
+        """The same metrics give the same bytes."""
+        document = {name: getattr(self, name) for name in ("schema", "run", "facts", "runs", "guards", "files")}
+        write_json(path, document | {"quantities": [asdict(q) for q in self.quantities]})
+
+    @classmethod
+    def read(cls, path: Path) -> Metrics:
+        """Raises LogError where the file is missing or is not a metrics document."""
+        try:
+            document = json.loads(read_text(path))
+            items = [
+                Quantity(
+                    **q
+                    | {
+                        "sources": [Source(**s) for s in q["sources"]],
+                        "interval": tuple(q["interval"]) if q["interval"] else None,
+                    }
+                )
+                for q in document.pop("quantities")
+            ]
+            return cls(quantities=Quantities(items), **document)
+        except (KeyError, TypeError, ValueError) as error:
+            raise LogError(f"{path}: not a metrics document ({error}); make it again with: kvlab analyse") from None
