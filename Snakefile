@@ -1,0 +1,28 @@
+# The table of contents. What is run: config/*.yaml. How: workflow/rules/, one file for each wing of workflow/kvlab.
+#
+#   snakemake --cores 1                                        the default run, config/smoke.yaml
+#   snakemake --cores 1 --configfile config/full.yaml          another configuration
+#   snakemake --cores 1 --config run=mine dtype=bfloat16       a few keys of it
+#   snakemake --cores 1 --use-singularity                      the same inside the image (make image)
+
+
+configfile: "config/smoke.yaml"
+
+
+include: "workflow/rules/common.smk"
+
+
+container: CONFIG.container
+
+
+include: "workflow/rules/prepare.smk"
+include: "workflow/rules/measure.smk"
+include: "workflow/rules/analyse.smk"
+include: "workflow/rules/publish.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        RUN / "report.html",
+        RUN / "verify.json",

@@ -1,0 +1,59 @@
+# What reaches a reader: the notebook with its figures, the page, and the proof that its numbers are those of the logs.
+
+
+rule notebook:
+    input:
+        code("publish.notebook", "publish.figures"),
+        "workflow/notebooks/analysis.ipynb",
+        config=ancient(RUN / "config.json"),
+        metrics=RUN / "metrics.json",
+        raw=raw("steps.jsonl"),
+    output:
+        notebook=RUN / "analysis.ipynb",
+        figures=RUN / "figures" / "figures.json",
+    params:
+        section=CONFIG.section("notebook"),
+    resources:
+        runtime=30,
+    log:
+        LOGS / "notebook.log",
+    benchmark:
+        COSTS / "notebook.tsv"
+    shell:
+        "python -m kvlab notebook {RUN} --log {log}"
+
+
+rule report:
+    input:
+        code("publish.report"),
+        [str(path.relative_to(ROOT)) for path in sorted((ROOT / "report").rglob("*")) if path.is_file()],
+        config=ancient(RUN / "config.json"),
+        metrics=RUN / "metrics.json",
+        figures=RUN / "figures" / "figures.json",
+        environment=RUN / "environment.json",
+    output:
+        RUN / "report.html",
+    params:
+        section=CONFIG.section("report"),
+    log:
+        LOGS / "report.log",
+    benchmark:
+        COSTS / "report.tsv"
+    shell:
+        "python -m kvlab report {RUN} --log {log}"
+
+
+rule verify:
+    input:
+        code("publish.verify"),
+        page=RUN / "report.html",
+        metrics=RUN / "metrics.json",
+        raw=raw(*RAW_FILES),
+    output:
+        RUN / "verify.json",
+    log:
+        LOGS / "verify.log",
+    benchmark:
+        COSTS / "verify.tsv"
+    shell:
+        "python -m kvlab verify {input.page} --output {output} --log {log}"
