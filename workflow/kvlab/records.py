@@ -3,8 +3,14 @@
 A raw folder, `raw/<workload>/<arm>/<repeat>/`, is written under a temporary name and renamed when it is whole, so a
 killed run leaves nothing that looks finished. All `*_s` fields are seconds on the machine's monotonic clock since
 `Run.origin_ns`; the clock is shared by all processes of one machine (CLOCK_MONOTONIC), so the logs of the engine's
-core, of the driver and of the sampler stand on one axis. Digests are those of the uncompressed text: `x.jsonl` and
-`x.jsonl.gz` are the same log.
+core, of the driver and of the sampler stand on one axis.
+
+A run may measure more than one part of its workload, one after the other in one process: "all" is every request,
+"cut" the first ones that a sequential arm can finish in its time (`sequential_requests`). A sequential arm serves
+"cut" alone where there is a cut, a batch arm serves both, so that a ratio has the same requests on both sides.
+(part, id) names a request within a raw folder.
+
+Digests are those of the uncompressed text: `x.jsonl` and `x.jsonl.gz` are the same log.
 """
 
 from __future__ import annotations
@@ -42,8 +48,10 @@ class Request:
 class Step:
     """The KV cache at one engine step, once the step's tokens are stored: `steps.jsonl`.
 
-    `held` has one entry a request that holds cache: [request id, token states stored, slots allocated]. `blocks` is
-    the engine's own count of blocks in use, not derived from `held`: `blocks * Run.block_size` equals the slots.
+    `t_s` is when the step began, its slots just allocated; the state holds until the next step's `t_s`. A line with
+    nothing held marks when the cache was left empty, so every state has an end. `held` has one entry a request that
+    holds cache: [request id, token states stored, slots allocated]. `blocks` is the engine's own count of blocks in
+    use, not derived from `held`: `blocks * Run.block_size` equals the slots.
     """
 
     step: int
@@ -53,6 +61,7 @@ class Step:
     preempted: int  # requests preempted in this step
     blocks: int
     held: list[list[int]]
+    part: str = "all"
 
 
 @dataclass(frozen=True)
@@ -67,15 +76,17 @@ class Served:
     finish_s: float | None
     finish_reason: str | None
     cached_tokens: int = 0  # prompt tokens answered by a prefix cache
+    part: str = "all"
 
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of a run: load, compile, warmup, measure. `phases.jsonl`."""
+    """A stretch of a run: load, compile, warmup, measure (one for each part). `phases.jsonl`."""
 
     phase: str
     start_s: float
     end_s: float
+    part: str = "all"
 
 
 @dataclass(frozen=True)
@@ -99,6 +110,7 @@ class Output:
     id: int
     token_ids: list[int]
     text: str
+    part: str = "all"
 
 
 @dataclass
@@ -113,11 +125,12 @@ class Run:
     schema: int = SCHEMA
     origin_ns: int = 0
     started_utc: str = ""
+    parts: list[str] = field(default_factory=list)  # what was measured: all, cut
     engine: dict[str, Any] = field(default_factory=dict)  # name, version, attention backend, compiled, scheduling …
     device: str = "cpu"
     dtype: str = ""
     kv_slots_asked: int = 0
-    pool_slots: int = 0  # KV slots that the arm's pool has
+    pool_slots: int = 0  # KV slots that the arm's pool has; of a cache that grows without a pool, the most it held
     block_size: int = 1  # slots an allocation grows by: the paged block, a contiguous cache's length, 1 if it grows
     max_model_len: int = 0
     max_num_seqs: int | None = None
