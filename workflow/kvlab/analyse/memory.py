@@ -1,0 +1,253 @@
+"""The accounting: where the slots of a KV pool are, at every step, in the terms of the PagedAttention paper.
+
+At an instant a pool of slots divides (section 3.1, Fig. 2 and 3 of Kwon et al., SOSP 2023) into
+
+* tokens: token states, the keys and values that are there;
+* reserved: allocated to a request that will fill them before it finishes;
+* internal: allocated to a request that will never fill them (internal fragmentation);
+* external: the rest. `rounding`: an allocator's chunks are larger than was asked for; `free`: in nobody's hands.
+
+One function serves the engines' logs and the simulated ones, so that their numbers stand in one figure. What a request
+will still fill is known afterwards, from its final length. Everything here is pure; sizes are slots (one token).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+import numpy.typing as npt
+
+from kvlab.errors import LogError
+from kvlab.records import Run, Served, Step
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+SHARES = ("tokens", "reserved", "internal", "external")
+BUDDY = "buddy"  # Run.engine["allocator"] of a log whose blocks may exceed what its requests asked for
+
+
+def final_tokens(served: Iterable[Served]) -> dict[int, int]:
+    """Token states that each request, by id, holds at its end: prompt + output − 1.
+
+    The last output token is returned and never fed back, so its keys and values are never computed.
+    """
+    return {one.id: one.prompt_tokens + max(one.output_tokens, 1) - 1 for one in served}
+
+
+@dataclass(frozen=True)
+class Columns:
+    """A step log by columns: n steps, and the m entries of all their `held` lists, one step's after another's.
+
+    `step`, `t_s`, `running`, `waiting`, `preempted`, `blocks`: [n]. Step i's entries are those from `offsets[i]` to
+    `offsets[i + 1]` ([n + 1]) of `request`, `stored` and `slots` ([m]).
+    """
+
+    step: Ints
+    t_s: Floats
+    running: Ints
+    waiting: Ints
+    preempted: Ints
+    blocks: Ints
+    offsets: Ints
+    request: Ints
+    stored: Ints
+    slots: Ints
+
+    @classmethod
+    def of(cls, steps: Sequence[Step]) -> Columns:
+        """LogError where a `held` entry is not three numbers, or a number is not a whole one."""
+        for one in steps:
+            if any(len(entry) != 3 for entry in one.held):
+                raise LogError(f"step {one.step}: a held entry is [request id, tokens, slots], found {one.held}")
+        flat = list(chain.from_iterable(chain.from_iterable(one.held for one in steps)))
+        held = _whole(flat, "held").reshape(-1, 3)
+
+        def column(name: str) -> Ints:
+            return _whole([getattr(one, name) for one in steps], name)
+
+        return cls(
+            step=column("step"),
+            t_s=np.array([one.t_s for one in steps], dtype=np.float64),
+            running=column("running"),
+            waiting=column("waiting"),
+            preempted=column("preempted"),
+            blocks=column("blocks"),
+            offsets=np.concatenate(([0], np.cumsum([len(one.held) for one in steps], dtype=np.int64))),
+            request=held[:, 0],
+            stored=held[:, 1],
+            slots=held[:, 2],
+        )
+
+
+@dataclass(frozen=True)
+class Accounting:
+    """The division of a pool of `pool` slots at each of n steps. All arrays [n]; int64 but for `t_s`, seconds.
+
+    `tokens + reserved + internal + external == pool` and `external == rounding + free` at every step. `running`,
+    `waiting` and `preempted` are the engine's own counts of requests; `holding` counts those that hold cache.
+    """
+
+    pool: int
+    step: Ints
+    t_s: Floats
+    tokens: Ints
+    reserved: Ints
+    internal: Ints
+    rounding: Ints
+    free: Ints
+    running: Ints
+    waiting: Ints
+    preempted: Ints
+    holding: Ints
+    blocks: Ints
+
+    def __len__(self) -> int:
+        return len(self.step)
+
+    @property
+    def external(self) -> Ints:
+        """Slots that no request asked for: rounding and free."""
+        return self.rounding + self.free
+
+    @property
+    def allocated(self) -> Ints:
+        """Slots in requests' hands: tokens, reserved and internal."""
+        return self.tokens + self.reserved + self.internal
+
+    def series(self, name: str) -> Ints:
+        """The column or property called `name`, [n]."""
+        values: Ints = getattr(self, name)
+        return values
+
+    def share(self, name: str) -> Floats:
+        """`name` as a part of the pool, 0 to 1, [n]."""
+        return self.series(name) / self.pool
+
+    def time_weights(self, end_s: float | None = None) -> Floats:
+        """Seconds that each step's state lasted, [n]: until the next step's record, the last one's until `end_s`.
+
+        Without `end_s` the last step counts as long as the median step.
+        """
+        if not len(self):
+            raise LogError("no steps to weigh; the run recorded none")
+        gaps = np.diff(self.t_s)
+        last = float(np.median(gaps)) if len(gaps) else 1.0
+        if end_s is not None:
+            last = end_s - float(self.t_s[-1])
+            if not last >= 0:
+                raise LogError(f"step {self.step[-1]}: recorded at {self.t_s[-1]} s, after the end at {end_s} s")
+        return np.append(gaps, last)
+
+    def mean(self, name: str, weights: Floats | None = None) -> float:
+        """Mean of `name` over the steps, in its own unit; weighted by `weights` [n], equally without."""
+        if not len(self):
+            raise LogError(f"no steps to take the mean of {name} over; the run recorded none")
+        if weights is None or not weights.sum() > 0:
+            return float(self.series(name).mean())
+        return float(np.average(self.series(name), weights=weights))
+
+    def mean_share(self, name: str, weights: Floats | None = None) -> float:
+        """Mean of `name` as a part of the pool, 0 to 1."""
+        return self.mean(name, weights) / self.pool
+
+    def efficiency(self, weights: Floats | None = None) -> float | None:
+        """Token states ÷ allocated slots, each its mean over the steps; None where nothing was ever allocated."""
+        allocated = self.mean("allocated", weights)
+        return self.mean("tokens", weights) / allocated if allocated else None
+
+    def peak(self, name: str) -> int:
+        """The largest value of `name` at any step."""
+        return int(self.series(name).max(initial=0))
+
+
+def account(run: Run, steps: Sequence[Step] | Columns, final: Mapping[int, int]) -> Accounting:
+    """Divide `run`'s pool at each step. `final`: token states that each request holds at its end (`final_tokens`).
+
+    Where `run.reserve_slots` is set, each request that holds cache is charged at least that many slots: what a
+    contiguous allocator would have had to hold for it. LogError, naming the step, where a record contradicts itself:
+    a negative number, more tokens than slots or than the request ever has, slots beyond the pool, blocks that are not
+    the slots, time that runs backwards.
+    """
+    log = steps if isinstance(steps, Columns) else Columns.of(steps)
+    pool = run.pool_slots
+    if pool < 1 or run.block_size < 1:
+        raise LogError(f"run.json: pool_slots {pool} and block_size {run.block_size} must be at least 1")
+
+    def at_step(bad: npt.NDArray[np.bool_], what: str) -> None:
+        if bad.any():
+            raise LogError(f"step {log.step[int(np.argmax(bad))]}: {what}")
+
+    def at_entry(bad: npt.NDArray[np.bool_], what: str) -> None:
+        if bad.any():
+            entry = int(np.argmax(bad))
+            step = log.step[int(np.searchsorted(log.offsets, entry, side="right")) - 1]
+            raise LogError(
+                f"step {step}: request {log.request[entry]} {what} "
+                f"(tokens {log.stored[entry]}, slots {log.slots[entry]})"
+            )
+
+    at_step(~np.isfinite(log.t_s) | (log.t_s < np.concatenate(([-np.inf], log.t_s[:-1]))), "its time runs backwards")
+    for name in ("running", "waiting", "preempted", "blocks"):
+        at_step(getattr(log, name) < 0, f"{name} is negative")
+    last = _final_column(log.request, final)
+    at_entry(last < 0, "is not in the request log")
+    at_entry((log.stored < 0) | (log.slots < 0), "has a negative number")
+    at_entry(log.stored > log.slots, "has more tokens than slots")
+    at_entry(log.stored > last, "has more tokens than it ever fills")
+
+    charged = log.slots if run.reserve_slots is None else np.maximum(log.slots, run.reserve_slots)
+    filled_at_last = np.minimum(charged, last)
+    asked, allocated = _per_step(log.offsets, log.slots), _per_step(log.offsets, charged)
+    tokens, filled = _per_step(log.offsets, log.stored), _per_step(log.offsets, filled_at_last)
+    rounding = log.blocks * run.block_size - asked
+    if run.engine.get("allocator") == BUDDY:
+        at_step(rounding < 0, "the allocator's chunks are smaller than what its requests hold")
+    else:
+        at_step(rounding != 0, f"blocks × block size ({run.block_size}) are not the slots that its requests hold")
+    free = pool - allocated - rounding
+    at_step(free < 0, f"its requests hold more slots than the pool has ({pool})")
+    return Accounting(
+        pool=pool,
+        step=log.step,
+        t_s=log.t_s,
+        tokens=tokens,
+        reserved=filled - tokens,
+        internal=allocated - filled,
+        rounding=rounding,
+        free=free,
+        running=log.running,
+        waiting=log.waiting,
+        preempted=log.preempted,
+        holding=np.diff(log.offsets),
+        blocks=log.blocks,
+    )
+
+
+def _whole(values: list[int], name: str) -> Ints:
+    column = np.array(values or np.empty(0, dtype=np.int64))
+    if column.dtype.kind != "i":
+        raise LogError(f"steps.jsonl: {name} holds something that is not a whole number")
+    return column.astype(np.int64)
+
+
+def _per_step(offsets: Ints, values: Ints) -> Ints:
+    upto = np.concatenate(([0], np.cumsum(values, dtype=np.int64)))
+    sums: Ints = upto[offsets[1:]] - upto[offsets[:-1]]
+    return sums
+
+
+def _final_column(request: Ints, final: Mapping[int, int]) -> Ints:
+    """Each entry's final token states; −1 where the request is unknown."""
+    if len(request) and request.min() >= 0 and request.max() <= 10 * len(request):  # a table is faster than sorting
+        table = np.full(int(request.max()) + 1, -1, dtype=np.int64)
+        for one, tokens in final.items():
+            if 0 <= one < len(table):
+                table[one] = tokens
+        return table[request]
+    ids, where = np.unique(request, return_inverse=True)
+    column: Ints = np.array([final.get(one, -1) for one in ids.tolist()], dtype=np.int64)[where]
+    return column
