@@ -20,6 +20,7 @@ UNITS = {
     "s": "seconds",
     "ms": "milliseconds",
     "tokens/s": "output tokens a second",
+    "requests/s": "requests a second",
     "requests": "requests",
     "tokens": "tokens",
     "slots": "KV slots: room for the keys and values of one token in all layers",

@@ -1,0 +1,90 @@
+"""Raw logs become quantities: `metrics.json`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from kvlab.analyse.arm_quantities import describe_arm
+from kvlab.analyse.guards import check_workload, run_disturbances, run_faults
+from kvlab.analyse.ladder import compare_arms
+from kvlab.analyse.raw import RawRun
+from kvlab.analyse.sheet import Sheet
+from kvlab.analyse.statistics import Observed, Settings, classify, median
+from kvlab.quantities import Metrics
+from kvlab.records import read_text
+
+
+def analyse(section: dict[str, Any], root: Path) -> Metrics:
+    """All quantities of the run in `root`, from its raw logs alone. The same logs give the same metrics.
+
+    `section`: `raw`, the [workload, arm, repeat] to read; `analysis`, the settings of the statistics; `run`, the name.
+    Raises LogError naming the file that is missing, changed in form, or contradicts itself in form.
+    """
+    everything = [RawRun.read(root, *which) for which in section["raw"]]
+    sheet = Sheet(Settings(**section["analysis"]))
+    metrics = Metrics(run=section["run"], quantities=sheet.quantities, facts=_facts(everything, root))
+    for run in everything:
+        for name, sha256 in run.digests.items():
+            metrics.files[run.source(name).file] = sha256
+    for workload in dict.fromkeys(run.run.workload for run in everything):
+        arms: dict[str, list[RawRun]] = {}
+        for run in everything:
+            if run.run.workload == workload:
+                arms.setdefault(run.run.arm, []).append(run)
+        counted = {}
+        for arm, repeats in arms.items():
+            entries, kept = _judge(repeats)
+            metrics.runs += entries
+            if kept:
+                describe_arm(sheet, f"{workload}.{arm}", kept)
+                counted[arm] = kept
+        compare_arms(sheet, workload, counted)
+        asked = next((run.run.kv_slots_asked for repeats in counted.values() for run in repeats), None)
+        metrics.guards += check_workload(sheet, workload, counted, asked)
+    return metrics
+
+
+def _judge(repeats: list[RawRun]) -> tuple[list[dict[str, Any]], list[RawRun]]:
+    """Each repeat's class and reason, and those that count."""
+    faults = {run.run.repeat: run_faults(run) for run in repeats if run.completed}
+    sound = [run for run in repeats if faults.get(run.run.repeat) == []]
+    middle = median([run.throughput for run in sound]) if sound else 0.0
+    entries = []
+    for run in repeats:
+        entry = {"workload": run.run.workload, "arm": run.run.arm, "repeat": run.run.repeat, "status": run.run.status}
+        if not run.completed:
+            entries.append(entry | {"validity": run.run.status, "reason": run.run.reason or "no reason was recorded"})
+            continue
+        sane = run in sound
+        observed = Observed(
+            faults[run.run.repeat],
+            run_disturbances(run),
+            run.throughput if sane else 0.0,
+            middle,
+            run.accounting.peak("allocated") / run.accounting.pool if sane else 0.0,
+            run.time_waiting() if sane else 0.0,
+        )
+        validity, reason = classify(observed)
+        entries.append(entry | {"validity": validity, "reason": reason})
+    return entries, sound
+
+
+def _facts(everything: list[RawRun], root: Path) -> dict[str, Any]:
+    """What labels need that is not a number to be compared."""
+    fingerprint = json.loads(read_text(root / "model" / "fingerprint.json"))
+    keep = ("source", "revision", "sha256", "architecture", "parameters", "layers", "heads", "kv_heads", "head_dim")
+    engines = {
+        f"{run.run.workload}/{run.run.arm}": {"dtype": run.run.dtype, "device": run.run.device} | run.run.engine
+        for run in everything
+        if run.completed
+    }
+    workloads = {}
+    for run in everything:
+        workloads.setdefault(
+            run.run.workload, {"kv_slots": run.run.kv_slots_asked, "max_model_len": run.run.max_model_len, "arms": []}
+        )
+        if run.run.arm not in workloads[run.run.workload]["arms"]:
+            workloads[run.run.workload]["arms"].append(run.run.arm)
+    return {"model": {name: fingerprint.get(name) for name in keep}, "workloads": workloads, "engines": engines}
