@@ -1,0 +1,1 @@
+"""Runs engines and records what they hold: raw logs, nothing judged."""

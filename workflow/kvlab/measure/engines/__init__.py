@@ -1,0 +1,56 @@
+"""The engines. `Arm.engine` names a module here; each has one function, `engine(job)`.
+
+A module imports its library only inside functions, after `environment.prepare`, and never another engine's module:
+what an arm's raw logs depend on is read from the imports.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from typing import Protocol
+
+from kvlab.errors import ConfigError
+from kvlab.measure.job import Facts, Job
+from kvlab.measure.journal import Journal
+from kvlab.records import Request
+
+
+class Engine(Protocol):
+    """One arm of an engine. The calls come in this order; `serve` may come several times.
+
+    `load` and `compile` raise NotRunnable where this machine can't run the arm, out of memory included.
+    """
+
+    compile_s: float  # seconds that compilation took inside `load`, by the engine's own account; known after it
+
+    def load(self) -> None:
+        """Put the model and the KV cache into memory."""
+
+    def compile(self) -> None:
+        """Compile what is compiled on first use; nothing where nothing is."""
+
+    def serve(self, requests: Sequence[Request], journal: Journal) -> None:
+        """Serve all requests, greedily and to exactly `max_new_tokens`; note arrivals and tokens."""
+
+    def collect(self, journal: Journal) -> None:
+        """Note the steps of what was served since the last call; the clock does not run."""
+
+    def facts(self) -> Facts:
+        """What was truly got, read back."""
+
+    def close(self) -> None:
+        """Let go of the device."""
+
+
+def open_engine(name: str, job: Job) -> Engine:
+    """The engine of module `kvlab.measure.engines.<name>`; ConfigError where there is no such module."""
+    module = f"{__name__}.{name}"
+    try:
+        found = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != module:
+            raise
+        raise ConfigError(f"no engine {name!r}: no file workflow/kvlab/measure/engines/{name}.py") from None
+    engine: Engine = found.engine(job)
+    return engine

@@ -1,0 +1,35 @@
+"""What only vLLM's workers know, read back from their tensors; it runs wherever they run.
+
+vLLM mixes `ReadBack` into its worker class (`worker_extension_cls`, public), and `LLM.collective_rpc` calls it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class ReadBack:
+    """Methods for a vLLM worker."""
+
+    def kvlab_read_back(self) -> dict[str, Any]:
+        """Bytes of weights and KV cache, torch's peaks, attention backend, and how long compilation took."""
+        import torch
+
+        runner: Any = self.model_runner  # type: ignore[attr-defined]
+        tensors = [*runner.model.parameters(), *runner.model.buffers()]
+        caches = [cache for cache in runner.kv_caches if isinstance(cache, torch.Tensor)]
+        backends = {group.backend.get_name() for groups in runner.attn_groups for group in groups}
+        compilation = runner.vllm_config.compilation_config
+        cuda = runner.device.type == "cuda"
+        return {
+            "weights_bytes": sum({t.data_ptr(): t.numel() * t.element_size() for t in tensors}.values()),
+            "kv_bytes": sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in caches}.values()),
+            "allocated_peak": torch.cuda.max_memory_allocated(runner.device) if cuda else None,
+            "reserved_peak": torch.cuda.max_memory_reserved(runner.device) if cuda else None,
+            "attention": ",".join(sorted(backends)),
+            "kv_dtype": str(runner.kv_cache_dtype).removeprefix("torch."),
+            "compile_s": float(compilation.compilation_time),
+            "mode": getattr(compilation.mode, "name", str(compilation.mode)),
+            "cuda_graphs": getattr(compilation.cudagraph_mode, "name", str(compilation.cudagraph_mode)),
+            "threads": None if cuda else torch.get_num_threads(),
+        }

@@ -1,0 +1,118 @@
+"""What of this machine a run uses: device, threads, free memory, warm caches. No engine is imported for it."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from kvlab.errors import ConfigError, NotRunnable
+
+ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+def gpu_indices() -> list[int]:
+    """NVML indices of the GPUs that this process may use; CUDA_VISIBLE_DEVICES narrows them. Empty without a driver."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+    except Exception:  # no driver, or no library: there is no GPU to use
+        return []
+    try:
+        uuids = [str(pynvml.nvmlDeviceGetUUID(pynvml.nvmlDeviceGetHandleByIndex(i))) for i in range(_count(pynvml))]
+    finally:
+        pynvml.nvmlShutdown()
+    wanted = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if wanted is None:
+        return list(range(len(uuids)))
+    chosen = []
+    for name in filter(None, (part.strip() for part in wanted.split(","))):
+        match = [i for i, uuid in enumerate(uuids) if str(i) == name or uuid.startswith(name)]
+        if not match:  # CUDA stops at the first name that it does not know
+            break
+        chosen.append(match[0])
+    return chosen
+
+
+def _count(pynvml: Any) -> int:
+    return int(pynvml.nvmlDeviceGetCount())
+
+
+def choose_device(wanted: str, gpus: int) -> str:
+    """`cpu` or `cuda`. Raises NotRunnable where a GPU is asked for and none answers."""
+    if wanted == "auto":
+        return "cuda" if gpus else "cpu"
+    if wanted == "cuda" and not gpus:
+        raise NotRunnable("measure.device is cuda, but no NVIDIA GPU answers on this machine")
+    return wanted
+
+
+def check_gpus(settings: dict[str, Any], gpus: int) -> None:
+    """Raises ConfigError where the engine is to be spread over more GPUs than there are."""
+    tensor, stages = settings.get("tensor_parallel_size", 1), settings.get("pipeline_parallel_size", 1)
+    if tensor * stages > max(gpus, 1):
+        raise ConfigError(
+            f"tensor_parallel_size {tensor} x pipeline_parallel_size {stages} needs {tensor * stages} GPUs, "
+            f"this machine has {gpus}; lower measure.vllm.* or run on a larger machine"
+        )
+
+
+def threads(wanted: int | None) -> int:
+    """CPU threads of an engine: one core is left to the sampler and the system."""
+    return wanted or max(1, len(os.sched_getaffinity(0)) - 1)
+
+
+def kv_bytes_per_slot(model: Path, dtype: str) -> int:
+    """Bytes of the K and V of one token: 2 x layers x KV heads x head size x item size, from config.json."""
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    config = config.get("text_config") or config
+    # GPT-2 and its kin use other names for the same things.
+    heads = config.get("num_attention_heads") or config["n_head"]
+    layers = config.get("num_hidden_layers") or config["n_layer"]
+    head_dim = config.get("head_dim") or (config.get("hidden_size") or config["n_embd"]) // heads
+    return int(2 * layers * (config.get("num_key_value_heads") or heads) * head_dim * ITEM_BYTES[dtype])
+
+
+def weights_bytes(model: Path, dtype: str) -> int:
+    """Bytes of the checkpoint's weights in `dtype`, from the headers of its safetensors files."""
+    elements = 0
+    for path in model.glob("*.safetensors"):
+        with path.open("rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        elements += sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+    return elements * ITEM_BYTES[dtype]
+
+
+def check_room(model: Path, dtype: str, kv_slots: int, free_bytes: int, where: str) -> None:
+    """Raises NotRunnable where weights and KV pool alone are more than the device has free."""
+    weights = weights_bytes(model, dtype)
+    pool = kv_slots * kv_bytes_per_slot(model, dtype)
+    if weights + pool > free_bytes:
+        gib = 1 << 30
+        raise NotRunnable(
+            f"out of memory: weights {weights / gib:.2f} GiB and a KV pool of {kv_slots} slots "
+            f"({pool / gib:.2f} GiB) don't fit the {free_bytes / gib:.2f} GiB that the {where} has free"
+        )
+
+
+def warm_caches() -> dict[str, bool]:
+    """Which compilation caches hold something from an earlier run: first starts are slower."""
+    home = Path.home()
+    vllm = Path(os.environ.get("VLLM_CACHE_ROOT", home / ".cache" / "vllm"))
+    inductor = Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR", f"{tempfile.gettempdir()}/torchinductor_{_user()}"))
+    triton = Path(os.environ.get("TRITON_CACHE_DIR", home / ".triton" / "cache"))
+    places = {"vllm_compile": vllm / "torch_compile_cache", "inductor": inductor, "triton": triton}
+    return {name: place.is_dir() and any(place.iterdir()) for name, place in places.items()}
+
+
+def _user() -> str:
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container without a passwd entry
+        return str(os.getuid())
