@@ -87,7 +87,7 @@ def _pool(sheet: Sheet, prefix: str, runs: Sequence[RawRun]) -> None:
 
 def _memory(sheet: Sheet, prefix: str, runs: Sequence[RawRun]) -> None:
     def field(name: str) -> Callable[[RawRun], float | None]:
-        return lambda r: getattr(r.run, name)  # type: ignore[no-any-return]
+        return lambda r: getattr(r.run, name)
 
     def over_idle(r: RawRun) -> float | None:
         peak = r.device_peak()

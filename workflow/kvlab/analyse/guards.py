@@ -164,6 +164,8 @@ def _first_difference(runs: Mapping[str, Sequence[RawRun]], reference: Mapping[i
     for repeats in runs.values():
         for run in repeats:
             for out in run.outputs:
-                if out.id in reference and out.token_ids != reference[out.id].token_ids:
-                    return f"{run.name} request {out.id} parts at output token {_agree(out.token_ids, reference[out.id].token_ids)}"
+                expected = reference.get(out.id)
+                if expected and out.token_ids != expected.token_ids:
+                    where = _agree(out.token_ids, expected.token_ids)
+                    return f"{run.name} request {out.id} parts at output token {where}"
     return "nothing"

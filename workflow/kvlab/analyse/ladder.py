@@ -46,7 +46,7 @@ def _throughputs(sheet: Sheet, workload: str, runs: Runs, part: str) -> dict[str
                 "tokens/s",
                 mine,
                 lambda r: r.throughput,
-                "output tokens / seconds from the first arrival to the last token, of the requests that all arms served",
+                "output tokens / seconds from the first arrival to the last token, of the requests all arms served",
                 ("requests.jsonl",),
             )
     return found

@@ -80,7 +80,7 @@ def _facts(everything: list[RawRun], root: Path) -> dict[str, Any]:
         for run in everything
         if run.completed
     }
-    workloads = {}
+    workloads: dict[str, dict[str, Any]] = {}
     for run in everything:
         workloads.setdefault(
             run.run.workload, {"kv_slots": run.run.kv_slots_asked, "max_model_len": run.run.max_model_len, "arms": []}

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from kvlab.analyse.memory import Accounting, Floats, account, final_tokens
 from kvlab.errors import LogError
@@ -78,11 +78,12 @@ class RawRun:
     def source(self, name: str) -> Source:
         """One of its files, the part's rows, as a quantity's source."""
         rows = "all"
-        lines: list = {
+        logs: dict[str, list[Any]] = {
             "steps.jsonl": self.all_steps,
             "requests.jsonl": self.all_served,
             "outputs.jsonl": self.all_outputs,
-        }.get(name, [])
+        }
+        lines = logs.get(name, [])
         mine = [number for number, line in enumerate(lines, start=1) if line.part == self.part]
         if name == "run.json":
             rows = "document"

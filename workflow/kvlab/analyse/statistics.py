@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -42,7 +43,7 @@ def ratio_interval(top: Sequence[float], bottom: Sequence[float], settings: Sett
 
 
 def _bootstrap(
-    samples: list[Sequence[float]], statistic: Callable[..., np.ndarray], settings: Settings
+    samples: list[Sequence[float]], statistic: Callable[..., Any], settings: Settings
 ) -> tuple[float, float] | None:
     if min(len(s) for s in samples) < FEWEST:
         return None
