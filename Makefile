@@ -1,0 +1,38 @@
+# make run     set up, run the experiment, end with results/<run>/report.html
+# make test    set up, run every check and test
+# make help    the rest
+SHELL := /bin/bash
+CONFIG ?= config/smoke.yaml
+ENGINES ?= auto
+ARGS ?=
+export ENGINES
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+.PHONY: help setup run test lint lock image clean
+
+help: ## This list
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@echo "Variables: CONFIG=config/full.yaml  ENGINES=cpu|cuda  ARGS='--config dtype=bfloat16'"
+
+setup: ## Make .venv and install what the locks pin (run and test do it too)
+	@workflow/setup
+
+run: setup ## Run the experiment of CONFIG (default config/smoke.yaml)
+	snakemake --cores 1 --configfile $(CONFIG) $(ARGS)
+
+test: ## Every check and test; what this machine can't run is named as SKIPPED
+	@workflow/setup --dev
+	@tests/all
+
+lint: ## The checks alone: style, types, workflow, Dockerfile, shell
+	@ENGINES=none workflow/setup --dev
+	@tests/lint
+
+lock: ## Make docker/*.lock anew from docker/*.in (ARGS=--upgrade for the newest)
+	@docker/lock $(ARGS)
+
+image: ## Build the container image, and a SIF for Apptainer (VARIANT=cpu|cuda)
+	@docker/build
+
+clean: ## Remove the environment and caches; results stay
+	rm -rf .venv .cache .snakemake .pytest_cache .mypy_cache .ruff_cache .hypothesis
