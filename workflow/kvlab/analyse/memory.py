@@ -7,8 +7,8 @@ At an instant a pool of slots divides (section 3.1, Fig. 2 and 3 of Kwon et al.,
 * internal: allocated to a request that will never fill them (internal fragmentation);
 * external: the rest. `rounding`: an allocator's chunks are larger than was asked for; `free`: in nobody's hands.
 
-One function serves the engines' logs and the simulated ones, so that their numbers stand in one figure. What a request
-will still fill is known afterwards, from its final length. Everything here is pure; sizes are slots (one token).
+One function serves measured and simulated logs, so that their numbers stand in one figure. What a request will still
+fill is known afterwards, from its final length. Everything here is pure; sizes are slots (one token).
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ def final_tokens(served: Iterable[Served]) -> dict[int, int]:
 
 @dataclass(frozen=True)
 class Columns:
-    """A step log by columns: n steps, and the m entries of all their `held` lists, one step's after another's.
+    """A step log by columns: n steps, and the m entries of all their `held` lists, in any order.
 
-    `step`, `t_s`, `running`, `waiting`, `preempted`, `blocks`: [n]. Step i's entries are those from `offsets[i]` to
-    `offsets[i + 1]` ([n + 1]) of `request`, `stored` and `slots` ([m]).
+    `step`, `t_s`, `running`, `waiting`, `preempted`, `blocks`: [n]. `row`, the index of an entry's step, `request`,
+    `stored` and `slots`: [m].
     """
 
     step: Ints
@@ -52,7 +52,7 @@ class Columns:
     waiting: Ints
     preempted: Ints
     blocks: Ints
-    offsets: Ints
+    row: Ints
     request: Ints
     stored: Ints
     slots: Ints
@@ -76,7 +76,7 @@ class Columns:
             waiting=column("waiting"),
             preempted=column("preempted"),
             blocks=column("blocks"),
-            offsets=np.concatenate(([0], np.cumsum([len(one.held) for one in steps], dtype=np.int64))),
+            row=np.repeat(np.arange(len(steps)), _whole([len(one.held) for one in steps], "held")),
             request=held[:, 0],
             stored=held[:, 1],
             slots=held[:, 2],
@@ -102,8 +102,8 @@ class Accounting:
     running: Ints
     waiting: Ints
     preempted: Ints
-    holding: Ints
     blocks: Ints
+    holding: Ints
 
     def __len__(self) -> int:
         return len(self.step)
@@ -183,10 +183,9 @@ def account(run: Run, steps: Sequence[Step] | Columns, final: Mapping[int, int])
 
     def at_entry(bad: npt.NDArray[np.bool_], what: str) -> None:
         if bad.any():
-            entry = int(np.argmax(bad))
-            step = log.step[int(np.searchsorted(log.offsets, entry, side="right")) - 1]
+            entry = min(np.flatnonzero(bad).tolist(), key=lambda one: log.row[one])
             raise LogError(
-                f"step {step}: request {log.request[entry]} {what} "
+                f"step {log.step[log.row[entry]]}: request {log.request[entry]} {what} "
                 f"(tokens {log.stored[entry]}, slots {log.slots[entry]})"
             )
 
@@ -201,8 +200,7 @@ def account(run: Run, steps: Sequence[Step] | Columns, final: Mapping[int, int])
 
     charged = log.slots if run.reserve_slots is None else np.maximum(log.slots, run.reserve_slots)
     filled_at_last = np.minimum(charged, last)
-    asked, allocated = _per_step(log.offsets, log.slots), _per_step(log.offsets, charged)
-    tokens, filled = _per_step(log.offsets, log.stored), _per_step(log.offsets, filled_at_last)
+    asked, allocated, tokens, filled = (_per_step(log, a) for a in (log.slots, charged, log.stored, filled_at_last))
     rounding = log.blocks * run.block_size - asked
     if run.engine.get("allocator") == BUDDY:
         at_step(rounding < 0, "the allocator's chunks are smaller than what its requests hold")
@@ -222,7 +220,7 @@ def account(run: Run, steps: Sequence[Step] | Columns, final: Mapping[int, int])
         running=log.running,
         waiting=log.waiting,
         preempted=log.preempted,
-        holding=np.diff(log.offsets),
+        holding=np.bincount(log.row, minlength=len(log.step)),
         blocks=log.blocks,
     )
 
@@ -234,15 +232,15 @@ def _whole(values: list[int], name: str) -> Ints:
     return column.astype(np.int64)
 
 
-def _per_step(offsets: Ints, values: Ints) -> Ints:
-    upto = np.concatenate(([0], np.cumsum(values, dtype=np.int64)))
-    sums: Ints = upto[offsets[1:]] - upto[offsets[:-1]]
+def _per_step(log: Columns, values: Ints) -> Ints:
+    # Floats hold whole numbers exactly up to 2^53, far beyond any pool.
+    sums: Ints = np.bincount(log.row, weights=values, minlength=len(log.step)).astype(np.int64)
     return sums
 
 
 def _final_column(request: Ints, final: Mapping[int, int]) -> Ints:
     """Each entry's final token states; −1 where the request is unknown."""
-    if len(request) and request.min() >= 0 and request.max() <= 10 * len(request):  # a table is faster than sorting
+    if len(request) and request.min() >= 0 and request.max() <= 10 * len(request):  # faster than sorting
         table = np.full(int(request.max()) + 1, -1, dtype=np.int64)
         for one, tokens in final.items():
             if 0 <= one < len(table):
