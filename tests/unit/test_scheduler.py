@@ -1,0 +1,211 @@
+"""The scheduler, against one that is plain and slow, and the invariants of any allocation."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kvlab.analyse.allocators import NOBODY, Contiguous, Job
+from kvlab.analyse.memory import SHARES
+from kvlab.analyse.paged import Paged
+from kvlab.analyse.scheduler import Scheduler
+from kvlab.analyse.timeline import run_record
+from kvlab.errors import KvlabError
+
+POLICIES = ("max", "pow2", "oracle", "paged")
+
+
+def allocator(policy, pool=256, block=4, watermark=0.0, **options):
+    return Paged(pool, block, watermark=watermark, **options) if policy == "paged" else Contiguous(pool, policy, 64)
+
+
+def plain(jobs, pool, max_running=None, token_budget=None):
+    """A paged scheduler that looks at every request in every iteration, after vLLM's own loop."""
+    budget_in_all = token_budget or 10**9
+    coming, waiting, running = sorted(jobs, key=lambda job: job.arrival), [], []
+    stored, known, log, row, skipped = {}, {job.id: job.prompt for job in jobs}, [], 0, 0
+    while coming or waiting or running:
+        while coming and coming[0].arrival <= row + skipped:
+            waiting.append(coming.pop(0))
+        if not waiting and not running:
+            skipped += 1
+            continue
+        budget, preempted, at = budget_in_all, 0, 0
+        while at < len(running) and budget > 0:
+            job = running[at]
+            tokens = stored[job.id] + min(known[job.id] - stored[job.id], budget)
+            while not pool.grow(job, tokens):
+                newest = running.pop()
+                pool.release(newest)
+                waiting.insert(0, newest)
+                preempted += 1
+                if newest == job:
+                    break
+            if job not in running:
+                break
+            budget -= tokens - stored[job.id]
+            stored[job.id] = tokens
+            at += 1
+        while waiting and not preempted and budget > 0 and len(running) < (max_running or 10**9):
+            job = waiting[0]
+            tokens = min(known[job.id], budget)
+            if not pool.admit(job, known[job.id], tokens, alone=not running):
+                break
+            running.append(waiting.pop(0))
+            budget -= tokens
+            stored[job.id] = tokens
+        held = sorted([job.id, stored[job.id], -(-stored[job.id] // pool.block) * pool.block] for job in running)
+        log.append((row + skipped, len(running), len(waiting), preempted, pool.blocks, held))
+        for job in list(running):
+            if stored[job.id] == job.final:
+                pool.release(job)
+                running.remove(job)
+            elif stored[job.id] == known[job.id]:
+                known[job.id] += 1
+        row += 1
+    return log
+
+
+@st.composite
+def workloads(draw, longest=60):
+    pairs = draw(
+        st.lists(
+            st.tuples(st.integers(1, longest - 1), st.integers(1, longest), st.integers(0, 40)), min_size=1, max_size=12
+        )
+    )
+    return [
+        Job(number, prompt, min(output, longest - prompt + 1), float(arrival))
+        for number, (prompt, output, arrival) in enumerate(pairs)
+    ]
+
+
+@given(
+    workloads(),
+    st.integers(1, 9),
+    st.integers(64, 200),
+    st.floats(0, 0.3),
+    st.none() | st.integers(1, 4),
+    st.booleans(),
+)
+@settings(max_examples=200, deadline=None)
+def test_events_give_what_a_plain_loop_gives(jobs, block, pool, watermark, max_running, chunked):
+    bounds = {"max_running": max_running, "token_budget": 13 if chunked else None}
+    one, other = (Paged(pool, block, watermark=watermark) for _ in range(2))
+    got = list(Scheduler(jobs, one, **bounds).run().steps(one))
+    expected = plain(jobs, other, **bounds)
+    assert [(s.t_s, s.running, s.waiting, s.preempted, s.blocks, s.held) for s in got] == expected
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@given(jobs=workloads(), pool=st.integers(80, 300), block=st.integers(1, 20), watermark=st.floats(0, 0.3))
+@settings(max_examples=60, deadline=None)
+def test_invariants_of_any_allocation(policy, jobs, pool, block, watermark):
+    used = allocator(policy, pool, block, watermark)
+    owned = []
+    timeline = Scheduler(jobs, used).run(watch=lambda row: owned.append(used.owners()))
+    # Any workload that fits completes, once each.
+    assert sorted(stay.request for stay in timeline.stays if stay.end == "finished") == [job.id for job in jobs]
+    assert {stay.end for stay in timeline.stays} <= {"finished", "preempted"}
+    # Freed equals allocated at the end.
+    assert used.blocks == 0
+    assert (used.owners() == NOBODY).all()
+    # No slot is owned twice: owners() has one owner a slot, and each owner has there all that it holds.
+    run = run_record(used, "w", policy, 0, len(timeline))
+    for row, step in enumerate(timeline.steps(used)):
+        for request, _, slots in step.held:
+            assert (owned[row] == request).sum() >= slots
+        assert (owned[row] != NOBODY).sum() == step.blocks * used.block
+    # The shares sum to one at each step.
+    shares = timeline.accounting(run, used)
+    assert sum(shares.share(name) for name in SHARES) == pytest.approx(np.ones(len(timeline)))
+    if policy == "oracle":
+        assert not shares.internal.any()
+    if policy == "paged":
+        assert (shares.internal + shares.reserved < block * np.maximum(shares.running, 1)).all()
+        assert not shares.rounding.any()
+    else:
+        assert not shares.preempted.any()
+    # A request yields one output token an iteration in which it is resident with its prompt whole.
+    assert sum(job.final for job in jobs) <= shares.tokens.sum()
+
+
+@given(workloads(longest=30), st.integers(2, 4), st.integers(1, 8), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_shared_blocks_obey_the_same_accounting(jobs, samples, block, share):
+    used = Paged(400, block, samples=samples, share=share, prefix=min(job.prompt for job in jobs))
+    timeline = Scheduler(jobs, used).run()
+    got = timeline.accounting(run_record(used, "w", "paged", 0, len(timeline)), used)
+    assert (got.tokens >= used.pinned).all()
+    assert used.blocks * block == used.pinned
+    shared, alone = timeline.unshared_slots(used, samples)
+    assert shared <= alone or used.pinned
+    assert not got.rounding.any()
+
+
+def test_iterations_can_be_cut_anywhere():
+    jobs = [Job(n, 10, 20) for n in range(6)]
+    whole, part = (Scheduler(jobs, Paged(64, 4)) for _ in range(2))
+    every, first = whole.run(), part.run(17)
+    assert len(first) == 17
+    assert list(first.steps(part.allocator)) == list(every.steps(whole.allocator))[:17]
+
+
+def test_windows_and_warm_up_change_no_number():
+    jobs = [Job(n, 10 + n, 20) for n in range(30)]
+    used = Paged(200, 4)
+    timeline = Scheduler(jobs, used).run()
+    run = run_record(used, "w", "paged", 0, len(timeline))
+    whole = timeline.accounting(run, used)
+    from kvlab.analyse import timeline as module
+
+    module._ENTRIES, kept = 50, module._ENTRIES
+    try:
+        parts = timeline.accounting(run, used, first=5)
+    finally:
+        module._ENTRIES = kept
+    assert parts.tokens.tolist() == whole.tokens[5:].tolist()
+    assert parts.internal.tolist() == whole.internal[5:].tolist()
+
+
+def test_one_request_alone_is_there_for_as_many_iterations_as_it_has_output():
+    used = Paged(64, 4)
+    timeline = Scheduler([Job(0, prompt=5, output=3, arrival=10)], used).run()
+    assert [(step.t_s, step.held) for step in timeline.steps(used)] == [
+        (10, [[0, 5, 8]]),
+        (11, [[0, 6, 8]]),
+        (12, [[0, 7, 8]]),
+    ]
+
+
+def test_the_newest_is_preempted_and_starts_over():
+    used = Paged(8, 2)
+    timeline = Scheduler([Job(0, 3, 4), Job(1, 3, 4)], used).run()
+    steps = [(step.preempted, step.waiting, step.held) for step in timeline.steps(used)]
+    assert steps == [
+        (0, 0, [[0, 3, 4], [1, 3, 4]]),
+        (0, 0, [[0, 4, 4], [1, 4, 4]]),
+        (1, 1, [[0, 5, 6]]),
+        (0, 1, [[0, 6, 6]]),
+        (0, 0, [[1, 5, 6]]),  # what it had generated is stored again, with its prompt
+        (0, 0, [[1, 6, 6]]),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("jobs", "options", "says"),
+    [
+        ([Job(0, 5, 5, float("nan"))], {}, "request 0: arrives at nan"),
+        ([Job(0, 5, 5, -1.0)], {}, "request 0: arrives at -1"),
+        ([Job(0, 5, 5), Job(0, 5, 5)], {}, "same id"),
+        ([Job(0, 5, 500)], {}, "request 0: needs"),
+        ([Job(0, 5, 5)], {"max_running": 0}, "max_running 0"),
+        ([Job(0, 5, 5)], {"token_budget": 0}, "token_budget 0"),
+    ],
+)
+def test_what_can_not_be_served_is_refused_before_anything_runs(jobs, options, says):
+    with pytest.raises(KvlabError, match=says):
+        Scheduler(jobs, Paged(64, 4), **options)
+
+
+def test_no_request_no_iteration():
+    assert len(Scheduler([], Paged(64, 4)).run()) == 0
