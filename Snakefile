@@ -2,11 +2,14 @@
 #
 #   snakemake --cores 1                                        the default run, config/smoke.yaml
 #   snakemake --cores 1 --configfile config/full.yaml          another configuration
-#   snakemake --cores 1 --config run=mine dtype=bfloat16       a few keys of it
+#   snakemake --cores 1 --config run=mine repeats=5            a few keys of it
 #   snakemake --cores 1 --use-singularity                      the same inside the image (make image)
 
 
-configfile: "config/smoke.yaml"
+# --configfile replaces the default, it is not merged into it.
+if not workflow.overwrite_configfiles:
+
+    configfile: "config/smoke.yaml"
 
 
 include: "workflow/rules/common.smk"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -232,7 +233,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 raise
             say(f"kvlab {args.command}: {error.filename}: {error.strerror}; check that it exists and can be written")
             return 2
-        except Exception:
-            if args.log:
-                stream().write(f"kvlab {args.command}: failed; {args.log} says how\n")
-            raise
+        except Exception as error:
+            if not args.log:
+                raise
+            traceback.print_exc()
+            stream().write(f"kvlab {args.command}: {type(error).__name__}: {error}; the whole story: {args.log}\n")
+            return 1

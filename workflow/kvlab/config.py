@@ -327,27 +327,42 @@ def _nearest(key: str) -> str:
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 
-def unflatten(data: Any) -> Any:
-    """Snakemake's `--config model=NAME dtype=bfloat16 seed.kv_slots=8192` in the shape of the file.
+def spread(data: Any) -> Any:
+    """Snakemake's `--config repeats=1 dtype=bfloat16` in the shape of the file.
 
-    A key with dots reaches into the parts; a bare name of a measure or report setting is put where it belongs.
+    A bare name of a setting is put where it belongs: one of `measure` or `report` there, one of a workload (kv_slots,
+    repeats, arms, prompts …) into every workload that has it.
     """
     if not isinstance(data, dict):
         return data
     out = json.loads(json.dumps(data))
-    homes = dict.fromkeys(Measure.model_fields, ("measure",)) | dict.fromkeys(Report.model_fields, ("report",))
+    places: dict[str, tuple[str, ...]] = {"interval_ms": ("measure", "sampling")}
+    places |= dict.fromkeys(Transformers.model_fields, ("measure", "transformers"))
+    places |= dict.fromkeys(Vllm.model_fields, ("measure", "vllm"))
+    places |= dict.fromkeys(Measure.model_fields, ("measure",))
+    places |= dict.fromkeys(Report.model_fields, ("report",))
     for key in [k for k in out if k not in Config.model_fields]:
-        path = (*homes[key], key) if key in homes else tuple(key.split("."))
-        if len(path) > 1:
-            if path[0] not in Config.model_fields and path[0] in out.get("workloads", {}):
-                path = ("workloads", *path)
-            place = out
-            for part in path[:-1]:
-                place = place.setdefault(part, {})
-                if not isinstance(place, dict):
-                    raise ConfigError(f"--config {key}: {part} is a single value, nothing can be set inside it")
-            place[path[-1]] = out.pop(key)
+        if key in places:
+            home = out
+            for part in places[key]:
+                home = home.setdefault(part, {})
+            home[key] = out.pop(key)
+            continue
+        homes = []
+        for workload in (out.get("workloads") or {}).values():
+            requests = workload.get("requests") or {}
+            if key in Comparison.model_fields:
+                homes.append(workload)
+            elif key in _KINDS.get(requests.get("kind"), Part).model_fields:
+                homes.append(requests)
+        if homes:
+            value = out.pop(key)
+            for home in homes:
+                home[key] = value
     return out
+
+
+_KINDS: dict[str | None, type[Part]] = {"prompts": Prompts, "azure-conv": AzureConv, "paper": Paper, "file": UserFile}
 
 
 def load(path: Path) -> Config:

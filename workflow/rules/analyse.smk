@@ -4,16 +4,16 @@
 rule analyse:
     input:
         code("analyse.metrics"),
-        config=ancient(RUN / "config.json"),
         model=RUN / "model" / "fingerprint.json",
         raw=raw(*RAW_FILES),
     output:
         RUN / "metrics.json",
-    params:
-        section=CONFIG.section("analyse"),
     log:
         LOGS / "analyse.log",
     benchmark:
         COSTS / "analyse.tsv"
+    params:
+        run=RUN,
+        section=CONFIG.section("analyse"),
     shell:
-        "python -m kvlab analyse {RUN} --log {log}"
+        "python -m kvlab analyse {params.run} --log {log}"

@@ -10,16 +10,23 @@ sys.path.insert(0, str(ROOT / "workflow"))
 import kvlab.config as kvlab_config
 from kvlab.errors import KvlabError
 from kvlab.imports import closure
+from kvlab.records import RAW_FILES, write_json
 
 try:
     CONFIG = kvlab_config.parse(
-        kvlab_config.unflatten(config), " ".join(map(str, workflow.configfiles))
+        kvlab_config.spread(config), " ".join(map(str, workflow.configfiles))
     )
 except KvlabError as error:
     sys.exit(f"kvlab: {error}")
 
 RUN = Path("results") / CONFIG.run
 LOGS, COSTS = RUN / "logs", RUN / "costs"
+
+
+# The stages read their sections from here. Not a rule's output: what a stage depends on is in its params, and a change
+# of one stage's settings must not look like a change to all.
+onstart:
+    write_json(RUN / "config.json", CONFIG.model_dump(mode="json"))
 
 
 wildcard_constraints:
@@ -31,6 +38,19 @@ wildcard_constraints:
 def code(*modules):
     """The files of the package that a stage's modules import, themselves included: found, not listed."""
     return [str(path.relative_to(ROOT)) for path in closure(PACKAGE, modules)]
+
+
+# Earlier ones first: repeat by repeat, arms interleaved, so that drift of clocks and heat falls on all arms alike.
+PLACE = {tuple(which): 1000 - place for place, which in enumerate(CONFIG.raw())}
+
+
+def raw(*names):
+    """The raw files of all of the run's measurements."""
+    return [
+        str(RUN / "raw" / w / a / str(r) / name)
+        for w, a, r in CONFIG.raw()
+        for name in names
+    ]
 
 
 # Caches live in named folders that survive between jobs and containers; what the user has set stays.
@@ -48,6 +68,9 @@ CACHES = {
 }
 shell.prefix(
     "set -euo pipefail; "
-    + " ".join(f'export {name}="${{{{{name}:-{CACHE / folder}}}}}";' for name, folder in CACHES.items())
+    + " ".join(
+        f'export {name}="${{{{{name}:-{CACHE / folder}}}}}";'
+        for name, folder in CACHES.items()
+    )
     + f' export PYTHONPATH="{ROOT / "workflow"}${{{{PYTHONPATH:+:$PYTHONPATH}}}}"; '
 )

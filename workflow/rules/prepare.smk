@@ -1,16 +1,4 @@
-# What is needed before anything is measured: the configuration, the machine, the model, the requests.
-
-
-rule configure:
-    output:
-        RUN / "config.json",
-    params:
-        resolved=CONFIG.model_dump_json(),
-    log:
-        LOGS / "configure.log",
-    localrule: True
-    shell:
-        "python -m kvlab configure {params.resolved:q} --output {output} --log {log}"
+# What is needed before anything is measured: the machine, the model, the requests.
 
 
 rule probe:
@@ -18,48 +6,52 @@ rule probe:
         code("prepare.probe"),
     output:
         RUN / "environment.json",
-    resources:
-        gpu=1,
     log:
         LOGS / "probe.log",
     benchmark:
         COSTS / "probe.tsv"
+    priority: 3000  # before anything runs hot
+    resources:
+        gpu=1,
+    params:
+        run=RUN,
     shell:
-        "python -m kvlab probe {RUN} --log {log}"
+        "python -m kvlab probe {params.run} --log {log}"
 
 
 rule model:
     input:
         code("prepare.model"),
-        config=ancient(RUN / "config.json"),
     output:
         RUN / "model" / "fingerprint.json",
-    params:
-        section=CONFIG.section("model"),
-    resources:
-        mem_mb=8000,
-        runtime=60,
     log:
         LOGS / "model.log",
     benchmark:
         COSTS / "model.tsv"
+    resources:
+        mem_mb=8000,
+        runtime=60,
+    params:
+        run=RUN,
+        section=CONFIG.section("model"),
     shell:
-        "python -m kvlab model {RUN} --log {log}"
+        "python -m kvlab model {params.run} --log {log}"
 
 
 rule workload:
     input:
         code("prepare.workload"),
-        config=ancient(RUN / "config.json"),
         model=RUN / "model" / "fingerprint.json",
         files=lambda w: CONFIG.files(w.workload),
     output:
         RUN / "workloads" / "{workload}.jsonl",
-    params:
-        section=lambda w: CONFIG.section("workload", w.workload),
     log:
         LOGS / "workload" / "{workload}.log",
     benchmark:
         COSTS / "workload" / "{workload}.tsv"
+    priority: 2000
+    params:
+        run=RUN,
+        section=lambda w: CONFIG.section("workload", w.workload),
     shell:
-        "python -m kvlab workload {RUN} {wildcards.workload} --log {log}"
+        "python -m kvlab workload {params.run} {wildcards.workload} --log {log}"

@@ -5,42 +5,46 @@ rule notebook:
     input:
         code("publish.notebook", "publish.figures"),
         "workflow/notebooks/analysis.ipynb",
-        config=ancient(RUN / "config.json"),
         metrics=RUN / "metrics.json",
         raw=raw("steps.jsonl"),
     output:
         notebook=RUN / "analysis.ipynb",
         figures=RUN / "figures" / "figures.json",
-    params:
-        section=CONFIG.section("notebook"),
-    resources:
-        runtime=30,
     log:
         LOGS / "notebook.log",
     benchmark:
         COSTS / "notebook.tsv"
+    resources:
+        runtime=30,
+    params:
+        run=RUN,
+        section=CONFIG.section("notebook"),
     shell:
-        "python -m kvlab notebook {RUN} --log {log}"
+        "python -m kvlab notebook {params.run} --log {log}"
 
 
 rule report:
     input:
         code("publish.report"),
-        [str(path.relative_to(ROOT)) for path in sorted((ROOT / "report").rglob("*")) if path.is_file()],
-        config=ancient(RUN / "config.json"),
+        [
+            str(path.relative_to(ROOT))
+            for path in sorted((ROOT / "report").rglob("*"))
+            if path.is_file()
+        ],
         metrics=RUN / "metrics.json",
         figures=RUN / "figures" / "figures.json",
         environment=RUN / "environment.json",
     output:
         RUN / "report.html",
-    params:
-        section=CONFIG.section("report"),
     log:
         LOGS / "report.log",
     benchmark:
         COSTS / "report.tsv"
+    params:
+        run=RUN,
+        section=CONFIG.section("report"),
     shell:
-        "python -m kvlab report {RUN} --log {log}"
+        "python -m kvlab report {params.run} --log {log}"
 
 
 rule verify:

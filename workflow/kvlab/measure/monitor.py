@@ -157,7 +157,7 @@ def sample(driver: int, interval_ms: float, gpus: Sequence[int], file: Path) -> 
             print(json.dumps(reading | {"total_bytes": total}), flush=True)
             first = False
         due = max(due + interval_ms / 1000, time.monotonic())
-        if select.select([sys.stdin], [], [], due - time.monotonic())[0]:
+        if select.select([sys.stdin], [], [], max(0.0, due - time.monotonic()))[0]:
             break
         if os.getppid() != driver:
             sys.exit("the measuring process is gone")
