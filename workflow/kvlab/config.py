@@ -112,7 +112,9 @@ class UserFile(Lengths):
 class Comparison(Part):
     """One workload, and the arms that are compared on it at one KV budget."""
 
-    requests: Annotated[Prompts | AzureConv | Paper | UserFile, Field(discriminator="kind")]
+    requests: Annotated[
+        Prompts | AzureConv | Paper | UserFile, Field(discriminator="kind", description="What is asked of the engines.")
+    ]
     arms: list[str] = Field(min_length=1, description="Arms to run; workflow/kvlab/arms.py lists them.")
     kv_slots: int = Field(default=4096, ge=1, le=100_000_000, description="KV budget of every arm, in slots (tokens).")
     max_model_len: int = Field(

@@ -21,6 +21,7 @@ import json
 import os
 import shutil
 import tempfile
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
@@ -167,7 +168,7 @@ def read_text(path: Path) -> str:
     try:
         data = actual.read_bytes()
         return (gzip.decompress(data) if actual.suffix == ".gz" else data).decode("utf-8")
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise LogError(f"{actual}: cannot be read ({error}); it was changed or cut short") from error
 
 

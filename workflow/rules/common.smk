@@ -29,6 +29,10 @@ onstart:
     write_json(RUN / "config.json", CONFIG.model_dump(mode="json"))
 
 
+onsuccess:
+    shell("python -m kvlab summary {RUN}")
+
+
 wildcard_constraints:
     workload="[a-z0-9-]+",
     arm="[a-z0-9-]+",
@@ -66,8 +70,16 @@ CACHES = {
     "IPYTHONDIR": "ipython",
     "JUPYTER_CONFIG_DIR": "jupyter",
 }
+# Outside a container the stages run in the environment that Snakemake runs in, activated or not.
+CONTAINED = any(
+    str(method).lower().endswith("apptainer")
+    for method in workflow.deployment_settings.deployment_method
+)
+OWN_PYTHON = "" if CONTAINED else f'export PATH="{Path(sys.executable).parent}:$PATH"; '
+
 shell.prefix(
     "set -euo pipefail; "
+    + OWN_PYTHON
     + " ".join(
         f'export {name}="${{{{{name}:-{CACHE / folder}}}}}";'
         for name, folder in CACHES.items()
