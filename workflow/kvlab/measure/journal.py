@@ -52,6 +52,10 @@ class Journal:
         entry.token_ids.extend(token_ids)
         entry.token_ns.extend([t_ns] * len(token_ids))
         self.output_tokens += len(token_ids)
+        self.check_time(t_ns)
+
+    def check_time(self, t_ns: int) -> None:
+        """Raises NotRunnable past the deadline."""
         if self._deadline_ns is not None and t_ns > self._deadline_ns:
             raise NotRunnable(
                 f"stopped at the time budget, {self.finished} of {len(self.entries)} requests of part {self.part!r} "

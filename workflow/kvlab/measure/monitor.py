@@ -156,7 +156,9 @@ def sample(driver: int, interval_ms: float, gpus: Sequence[int], file: Path) -> 
         if first:
             print(json.dumps(reading | {"total_bytes": total}), flush=True)
             first = False
-        due = max(due + interval_ms / 1000, time.monotonic())
+        due += interval_ms / 1000
+        if due < time.monotonic():  # late: from now on, rather than many samples at once
+            due = time.monotonic()
         if select.select([sys.stdin], [], [], max(0.0, due - time.monotonic()))[0]:
             break
         if os.getppid() != driver:

@@ -134,6 +134,9 @@ class Generate:
         facts.kv_pool_bytes = facts.pool_slots * facts.kv_bytes_per_slot
         facts.engine |= {"cache": type(cache).__name__, "compiled": self.compiled}
 
+    def collect(self) -> None:
+        """Nothing is left to do."""
+
     def close(self) -> None:
         """Let go of the cache."""
         self.cache = self.pool = None

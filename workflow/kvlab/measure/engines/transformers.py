@@ -25,6 +25,9 @@ class Way(Protocol):
     def serve(self, requests: Sequence[Request], journal: Journal) -> None:
         """Serve all requests."""
 
+    def collect(self) -> None:
+        """Do what is left to do once the clock has stopped."""
+
     def read_back(self, facts: Facts) -> None:
         """Put in what the cache's tensors say."""
 
@@ -70,9 +73,14 @@ class TransformersEngine:
             self.model.generation_config = GenerationConfig()
             if job.device == "cuda":
                 torch.cuda.synchronize()
-            from kvlab.measure.engines.hf_generate import Generate
+            if job.options["cache"] == "paged":
+                from kvlab.measure.engines.hf_continuous import Continuous
 
-            self.way = Generate(self.model, job)
+                self.way = Continuous(self.model, job)
+            else:
+                from kvlab.measure.engines.hf_generate import Generate
+
+                self.way = Generate(self.model, job)
 
     def compile(self) -> None:
         """Compile the decode step where that is on (a GPU, by default)."""
@@ -88,6 +96,8 @@ class TransformersEngine:
 
     def collect(self, journal: Journal) -> None:
         """The steps were noted as they were served."""
+        assert self.way is not None
+        self.way.collect()
 
     def facts(self) -> Facts:
         """Versions, attention, weights; the cache from its tensors."""

@@ -36,6 +36,11 @@ class VllmEngine:
         """Start the engine: weights, pool, and where they are on compilation and CUDA graphs."""
         job = self.job
         environment.prepare(job)
+        eager = bool(job.options.get("eager"))
+        if eager and not _can_compile(job):
+            raise NotRunnable(
+                "on this machine vLLM compiles nothing and has no CUDA graphs: without them it is vllm-paged again"
+            )
         if job.record_steps:
             os.environ[FILE] = str(self.steps_file)
         from vllm import LLM
@@ -45,11 +50,6 @@ class VllmEngine:
             raise NotRunnable(
                 f"this vLLM is built for {current_platform.device_type}, the run is for {job.device}; "
                 "install the other lock's engines, or set measure.device"
-            )
-        eager = bool(job.options.get("eager"))
-        if eager and not _can_compile(job):
-            raise NotRunnable(
-                "on this machine vLLM compiles nothing and has no CUDA graphs: without them it is vllm-paged again"
             )
         with _memory():
             self.llm = LLM(**self._arguments(eager))
