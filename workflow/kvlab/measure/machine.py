@@ -23,23 +23,34 @@ def gpu_indices() -> list[int]:
     except Exception:  # no driver, or no library: there is no GPU to use
         return []
     try:
-        uuids = [str(pynvml.nvmlDeviceGetUUID(pynvml.nvmlDeviceGetHandleByIndex(i))) for i in range(_count(pynvml))]
+        count = int(pynvml.nvmlDeviceGetCount())
+        uuids = [str(pynvml.nvmlDeviceGetUUID(pynvml.nvmlDeviceGetHandleByIndex(i))) for i in range(count)]
+        parents = {}  # a MIG slice's memory is seen as part of its GPU's
+        for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(","):
+            if name.startswith("MIG-"):
+                slice_ = pynvml.nvmlDeviceGetHandleByUUID(name)
+                parents[name] = int(
+                    pynvml.nvmlDeviceGetIndex(pynvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(slice_))
+                )
+    except pynvml.NVMLError:
+        return []
     finally:
         pynvml.nvmlShutdown()
-    wanted = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return visible(uuids, os.environ.get("CUDA_VISIBLE_DEVICES"), parents)
+
+
+def visible(uuids: list[str], wanted: str | None, parents: dict[str, int] | None = None) -> list[int]:
+    """Which of the GPUs CUDA_VISIBLE_DEVICES names, by index or by (the start of) a uuid; all where it is unset."""
     if wanted is None:
         return list(range(len(uuids)))
     chosen = []
-    for name in filter(None, (part.strip() for part in wanted.split(","))):
-        match = [i for i, uuid in enumerate(uuids) if str(i) == name or uuid.startswith(name)]
+    for name in (part.strip() for part in wanted.split(",")):
+        match = [i for i, uuid in enumerate(uuids) if str(i) == name or (name and uuid.startswith(name))]
+        match += [(parents or {})[name]] if name in (parents or {}) else []
         if not match:  # CUDA stops at the first name that it does not know
             break
         chosen.append(match[0])
     return chosen
-
-
-def _count(pynvml: Any) -> int:
-    return int(pynvml.nvmlDeviceGetCount())
 
 
 def choose_device(wanted: str, gpus: int) -> str:
@@ -63,7 +74,15 @@ def check_gpus(settings: dict[str, Any], gpus: int) -> None:
 
 def threads(wanted: int | None) -> int:
     """CPU threads of an engine: one core is left to the sampler and the system."""
-    return wanted or max(1, len(os.sched_getaffinity(0)) - 1)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return wanted or max(1, cores - 1)
+
+
+def free_memory() -> int:
+    """Bytes of main memory that can be had without swapping."""
+    import psutil
+
+    return int(psutil.virtual_memory().available)
 
 
 def kv_bytes_per_slot(model: Path, dtype: str) -> int:

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -53,7 +54,9 @@ class Monitor:
     ) -> None:
         """Stops the sampler; raises RuntimeError where it had died, unless something else went wrong first."""
         assert self._process.stdin is not None
-        self._process.stdin.close()
+        with suppress(BrokenPipeError):
+            self._process.stdin.write("stop\n")  # an end of file may not come: forked processes hold the pipe open
+            self._process.stdin.close()
         try:
             code = self._process.wait(timeout=10)
         except subprocess.TimeoutExpired:
@@ -145,7 +148,7 @@ def _nvml_reader(driver: int, gpus: Sequence[int]) -> tuple[Callable[[], Reading
 
 
 def sample(driver: int, interval_ms: float, gpus: Sequence[int], file: Path) -> None:
-    """Samples until standard input closes or the driver is gone; in the first case writes [t_ns, fields] a line."""
+    """Samples until a line comes on standard input, then writes [t_ns, fields] a line; or until the driver is gone."""
     read, total = _nvml_reader(driver, gpus) if gpus else _tree_reader(driver)
     lines = []
     due = time.monotonic()

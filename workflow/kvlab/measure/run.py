@@ -130,11 +130,12 @@ class _Measurement:
         )
         engine = open_engine(arm["engine"], job)
         interval_ms = settings["sampling"]["interval_ms"]
-        with Monitor(self.scratch / "device", interval_ms, gpus if run.device == "cuda" else ()) as monitor:
+        used = gpus[: engine.gpus] if run.device == "cuda" else []
+        with Monitor(self.scratch / "device", interval_ms, used) as monitor:
             run.sampler = {"source": monitor.source, "interval_ms": interval_ms}
             run.idle_device_bytes, run.device_total_bytes = monitor.idle_bytes, monitor.total_bytes
-            free = (monitor.total_bytes or 0) - (monitor.idle_bytes or 0) if run.device == "cuda" else _free_memory()
-            machine.check_room(self.model, run.dtype, run.kv_slots_asked, free, "GPU" if gpus else "machine")
+            free = (monitor.total_bytes or 0) - (monitor.idle_bytes or 0) if used else machine.free_memory()
+            machine.check_room(self.model, run.dtype, engine.slots, free, "GPU" if used else "machine")
             try:
                 journals = self._serve_all(engine)
                 for name, value in vars(engine.facts()).items():
@@ -256,9 +257,3 @@ def _fingerprint(model: Path) -> str:
         return str(json.loads(file.read_text(encoding="utf-8"))["sha256"])
     except (OSError, ValueError, KeyError) as error:
         raise KvlabError(f"{file}: no fingerprint ({error}); make it with: python -m kvlab model") from None
-
-
-def _free_memory() -> int:
-    import psutil
-
-    return int(psutil.virtual_memory().available)

@@ -22,6 +22,8 @@ class Engine(Protocol):
     `load` and `compile` raise NotRunnable where this machine can't run the arm, out of memory included.
     """
 
+    slots: int  # KV slots that it will allocate
+    gpus: int  # GPUs that it uses where it runs on GPUs: the first ones
     compile_s: float  # seconds that compilation took inside `load`, by the engine's own account; known after it
 
     def load(self) -> None:

@@ -87,6 +87,8 @@ class Continuous:
 
     def _fail(self, error: str) -> None:
         """What went wrong in the thread, here."""
+        if "out of memory" in error or "can't allocate memory" in error:
+            raise NotRunnable(f"out of memory: {' '.join(error.split())[:300]}")
         if "No requests can be scheduled" in error:
             raise NotRunnable(
                 f"transformers' continuous batching can't fit one request into {self.job.kv_slots} slots: it asks for "

@@ -45,8 +45,9 @@ class Generate:
         self._serve_dummies()
 
     def _serve_dummies(self) -> None:
-        tokens = min(4, self.job.max_model_len - 3)
-        dummies = [Request(row, [0] * tokens, 3) for row in range(self.rows)]
+        # Seven decode steps: a CUDA graph is warmed up by one, captured by the next, replayed from then on.
+        tokens = min(8, self.job.max_model_len - 1)
+        dummies = [Request(row, [0], tokens) for row in range(self.rows)]
         self.serve(dummies, Journal(dummies, "compile"))
 
     def serve(self, requests: Sequence[Request], journal: Journal) -> None:

@@ -42,6 +42,8 @@ class TransformersEngine:
 
     def __init__(self, job: Job) -> None:
         self.job = job
+        self.slots = job.kv_slots if job.feed == "batch" else job.max_model_len
+        self.gpus = 1 if job.settings["device_map"] is None else job.gpus
         self.model: Any = None
         self.way: Way | None = None
 

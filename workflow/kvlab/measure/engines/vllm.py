@@ -14,13 +14,13 @@ from typing import Any
 from kvlab.errors import NotRunnable
 from kvlab.measure import machine
 from kvlab.measure.engines import environment
+from kvlab.measure.engines.vllm_failure import keep_errors, memory
 from kvlab.measure.engines.vllm_recorder import FILE, read_steps
 from kvlab.measure.job import Facts, Job
 from kvlab.measure.journal import Journal, now_ns
 from kvlab.records import Request
 
 HERE = __name__.rpartition(".")[0]
-OUT_OF_MEMORY = ("out of memory", "No available memory", "available KV cache memory", "Free memory on device")
 
 
 class VllmEngine:
@@ -30,12 +30,15 @@ class VllmEngine:
         self.job = job
         self.llm: Any = None
         self.compile_s = 0.0
+        self.slots = job.kv_slots
+        self.gpus = job.settings["tensor_parallel_size"] * job.settings["pipeline_parallel_size"]
         self.steps_file = job.scratch / "steps"
 
     def load(self) -> None:
         """Start the engine: weights, pool, and where they are on compilation and CUDA graphs."""
         job = self.job
         environment.prepare(job)
+        keep_errors(job.scratch)
         eager = bool(job.options.get("eager"))
         if eager and not _can_compile(job):
             raise NotRunnable(
@@ -51,7 +54,7 @@ class VllmEngine:
                 f"this vLLM is built for {current_platform.device_type}, the run is for {job.device}; "
                 "install the other lock's engines, or set measure.device"
             )
-        with _memory():
+        with memory(job.scratch):
             self.llm = LLM(**self._arguments(eager))
             self.read = self.llm.collective_rpc("kvlab_read_back")
         self.compile_s = max(worker["compile_s"] for worker in self.read)
@@ -77,6 +80,7 @@ class VllmEngine:
             "distributed_executor_backend": own["distributed_executor_backend"],
             "worker_extension_cls": f"{HERE}.vllm_worker.ReadBack",
             "disable_log_stats": True,
+            "use_tqdm_on_load": False,
         }
         if own["async_scheduling"] is not None:
             arguments["async_scheduling"] = own["async_scheduling"]
@@ -96,6 +100,10 @@ class VllmEngine:
 
     def serve(self, requests: Sequence[Request], journal: Journal) -> None:
         """Serve all requests."""
+        with memory(self.job.scratch):
+            self._serve(requests, journal)
+
+    def _serve(self, requests: Sequence[Request], journal: Journal) -> None:
         if self.job.feed == "sequential":
             for request in requests:
                 journal.arrive([request.id], now_ns())
@@ -138,8 +146,9 @@ class VllmEngine:
             detokenize=False,
             output_kind=RequestOutputKind.DELTA,
         )
-        prompt = {"prompt_token_ids": request.prompt_token_ids}
-        self.llm.llm_engine.add_request(str(request.id), prompt, parameters)
+        engine = self.llm.llm_engine
+        (prompt,) = engine.renderer.render_cmpl([{"prompt_token_ids": request.prompt_token_ids}])
+        engine.add_request(str(request.id), prompt, parameters)
 
     def _run(self, journal: Journal) -> None:
         """Step until nothing is left."""
@@ -180,6 +189,7 @@ class VllmEngine:
                 "max_num_batched_tokens": config.scheduler_config.max_num_batched_tokens,
                 "chunked_prefill": bool(config.scheduler_config.enable_chunked_prefill),
                 "prefix_caching": bool(config.cache_config.enable_prefix_caching),
+                "model_runner": first["model_runner"],
                 "recorded": self.job.record_steps,
                 "workers": len(self.read),
                 "threads": first["threads"],
@@ -223,15 +233,3 @@ def _can_compile(job: Job) -> bool:
 def _request_id(engine_id: str) -> int:
     """vLLM appends a random suffix to the id that it is given."""
     return int(engine_id.split("-", 1)[0])
-
-
-@contextmanager
-def _memory() -> Iterator[None]:
-    """Running out of memory means that this machine can't run the arm."""
-    try:
-        yield
-    except (RuntimeError, ValueError, MemoryError) as error:
-        text = " ".join(str(error).split())
-        if isinstance(error, MemoryError) or any(phrase in text for phrase in OUT_OF_MEMORY):
-            raise NotRunnable(f"out of memory: {text[:300]}") from error
-        raise

@@ -16,7 +16,8 @@ class ReadBack:
         import torch
 
         runner: Any = self.model_runner  # type: ignore[attr-defined]
-        tensors = [*runner.model.parameters(), *runner.model.buffers()]
+        model = runner.get_model()
+        tensors = [*model.parameters(), *model.buffers()]
         caches = [cache for cache in runner.kv_caches if isinstance(cache, torch.Tensor)]
         backends = {group.backend.get_name() for groups in runner.attn_groups for group in groups}
         compilation = runner.vllm_config.compilation_config
@@ -27,7 +28,7 @@ class ReadBack:
             "allocated_peak": torch.cuda.max_memory_allocated(runner.device) if cuda else None,
             "reserved_peak": torch.cuda.max_memory_reserved(runner.device) if cuda else None,
             "attention": ",".join(sorted(backends)),
-            "kv_dtype": str(runner.kv_cache_dtype).removeprefix("torch."),
+            "model_runner": f"{type(runner).__module__}.{type(runner).__name__}",
             "compile_s": float(compilation.compilation_time),
             "mode": getattr(compilation.mode, "name", str(compilation.mode)),
             "cuda_graphs": getattr(compilation.cudagraph_mode, "name", str(compilation.cudagraph_mode)),
