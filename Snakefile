@@ -29,3 +29,4 @@ rule all:
     input:
         RUN / "report.html",
         RUN / "verify.json",
+        RUN / "ro-crate-metadata.json",

@@ -11,7 +11,7 @@ import ast
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-ENTRANCE = {"kvlab.cli", "kvlab.config", "kvlab.arms", "kvlab.imports", "kvlab.__main__", "kvlab"}
+ENTRANCE = {"kvlab.cli", "kvlab.commands", "kvlab.config", "kvlab.arms", "kvlab.imports", "kvlab.__main__", "kvlab"}
 
 
 def closure(package: Path, modules: Iterable[str]) -> list[Path]:

@@ -117,6 +117,13 @@ class Metrics:
     facts: dict[str, Any] = field(default_factory=dict)
     schema: int = 1
 
+    def resting_on(self, file: str) -> str | None:
+        """In words, the quantities that were computed from a raw file; None where none was."""
+        ids = [q.id for q in self.quantities if any(source.file == file for source in q.sources)]
+        if not ids:
+            return None
+        return f"{len(ids)} quantities rest on it: {', '.join(ids[:20])}{' …' if len(ids) > 20 else ''}"
+
     def write(self, path: Path) -> None:
         """The same metrics give the same bytes."""
         document = {name: getattr(self, name) for name in ("schema", "run", "facts", "runs", "guards", "files")}

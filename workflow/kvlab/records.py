@@ -24,7 +24,7 @@ import tempfile
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -235,8 +235,13 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_lines(path: Path, records: Iterable[Any]) -> None:
-    """JSON Lines, one dataclass record a line."""
-    write_text(path, "".join(dumps(asdict(record)) + "\n" for record in records))
+    """JSON Lines, one dataclass record a line; fields that have their default are left out."""
+    write_text(path, "".join(dumps(_told(record)) + "\n" for record in records))
+
+
+def _told(record: Any) -> dict[str, Any]:
+    values = ((f, getattr(record, f.name)) for f in fields(record))
+    return {f.name: value for f, value in values if f.default is MISSING or value != f.default}
 
 
 @contextmanager

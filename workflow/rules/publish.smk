@@ -23,6 +23,21 @@ rule notebook:
         "python -m kvlab notebook {params.run} --log {log}"
 
 
+rule claims:
+    input:
+        code("publish.claims"),
+        "report/claims.yaml",
+        metrics=RUN / "metrics.json",
+    output:
+        RUN / "claims.json",
+    log:
+        LOGS / "claims.log",
+    params:
+        run=RUN,
+    shell:
+        "python -m kvlab claims {params.run} --only-write --log {log}"
+
+
 rule report:
     input:
         code("publish.report"),
@@ -33,6 +48,7 @@ rule report:
         ],
         metrics=RUN / "metrics.json",
         figures=RUN / "figures" / "figures.json",
+        claims=RUN / "claims.json",
         environment=RUN / "environment.json",
     output:
         RUN / "report.html",
@@ -61,3 +77,17 @@ rule verify:
         COSTS / "verify.tsv"
     shell:
         "python -m kvlab verify {input.page} --output {output} --log {log}"
+
+
+rule crate:
+    input:
+        code("publish.crate"),
+        verified=RUN / "verify.json",
+    output:
+        RUN / "ro-crate-metadata.json",
+    log:
+        LOGS / "crate.log",
+    params:
+        run=RUN,
+    shell:
+        "python -m kvlab crate {params.run} --log {log}"

@@ -62,11 +62,9 @@ def _raw_files(root: Path, kept: Metrics, checked: dict[str, int]) -> Iterator[s
 
 
 def _affected(kept: Metrics, faults: list[str]) -> Iterator[str]:
-    """The quantities that were computed from files that are no longer what they were."""
     for file in kept.files:
-        if any(f"{file}:" in fault or f"{file}.gz" in fault for fault in faults):
-            ids = [q.id for q in kept.quantities if any(source.file == file for source in q.sources)]
-            yield f"{file}: {len(ids)} quantities rest on it: {', '.join(ids[:MOST])}{' …' if len(ids) > MOST else ''}"
+        if any(f"{file}:" in fault or f"{file}.gz" in fault for fault in faults) and (what := kept.resting_on(file)):
+            yield f"{file}: {what}"
 
 
 def _recompute(root: Path, kept: Metrics, section: dict[str, Any], checked: dict[str, int]) -> Iterator[str]:

@@ -1,0 +1,208 @@
+"""The commands: each loads its section, runs its stage, and says in a line what came of it.
+
+A stage is imported when it is asked for, so that probing, analysing and reporting work without the engines.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from kvlab import config
+from kvlab.errors import KvlabError
+from kvlab.terminal import say
+
+
+def _loaded(run: Path) -> config.Config:
+    file = run / "config.json"
+    if not file.exists():
+        raise KvlabError(f"{file}: no such file; make it with: python -m kvlab configure config/smoke.yaml")
+    return config.load(file)
+
+
+def configure(args: argparse.Namespace) -> int:
+    """Check a configuration and write it, with all defaults, to results/<run>/config.json."""
+    if args.config.lstrip().startswith("{"):
+        parsed = config.parse(json.loads(args.config), "configuration")
+    else:
+        parsed = config.load(Path(args.config))
+    from kvlab.records import write_json
+
+    write_json(args.output or Path("results") / parsed.run / "config.json", parsed.model_dump(mode="json"))
+    return 0
+
+
+def schema(args: argparse.Namespace) -> int:
+    """Print the JSON schema of a configuration."""
+    sys.stdout.write(config.schema())
+    return 0
+
+
+def probe(args: argparse.Namespace) -> int:
+    """Record the machine, driver, packages, code and container: environment.json."""
+    from kvlab.prepare import probe as stage
+
+    found = stage.write(args.run / "environment.json")
+    gpus = ", ".join(gpu["name"] for gpu in found["gpus"]) or "no GPU"
+    say(f"probe: {found['machine']['cpu']}, {found['machine']['cores_usable']} cores, {gpus}")
+    return 0
+
+
+def model(args: argparse.Namespace) -> int:
+    """Fetch the model, make sure it is what it should be, and write its fingerprint: model/."""
+    from kvlab.prepare import model as stage
+
+    found = stage.prepare(_loaded(args.run).section("model"), args.run / "model")
+    say(f"model: {found['source']}, {found['architecture']}, {found['parameters'] / 1e6:.1f} M parameters")
+    return 0
+
+
+def workload(args: argparse.Namespace) -> int:
+    """Make the requests of one workload as token ids: workloads/<workload>.jsonl."""
+    from kvlab.prepare import workload as stage
+
+    section = _loaded(args.run).section("workload", _known(args, args.workload))
+    made = stage.make(section, args.run / "model", args.run / "workloads" / f"{args.workload}.jsonl")
+    prompt, output = sum(len(r.prompt_token_ids) for r in made), sum(r.max_new_tokens for r in made)
+    say(f"workload {args.workload}: {len(made)} requests, {prompt} prompt tokens, {output} output tokens")
+    return 0
+
+
+def measure(args: argparse.Namespace) -> int:
+    """Run one arm on one workload, once, and write its raw logs: raw/<workload>/<arm>/<repeat>/."""
+    from kvlab.measure import run as stage
+
+    section = _loaded(args.run).section("measure", _known(args, args.workload), args.arm)
+    stage.measure(
+        section,
+        workload=args.workload,
+        arm=args.arm,
+        repeat=args.repeat,
+        requests_file=args.run / "workloads" / f"{args.workload}.jsonl",
+        model=args.run / "model",
+        folder=args.run / "raw" / args.workload / args.arm / str(args.repeat),
+    )
+    return 0
+
+
+def analyse(args: argparse.Namespace) -> int:
+    """Turn the raw logs into quantities with their sources: metrics.json."""
+    from kvlab.analyse import metrics as stage
+
+    made = stage.analyse(_loaded(args.run).section("analyse"), args.run)
+    made.write(args.output or args.run / "metrics.json")
+    say(f"analyse: {len(made.quantities)} quantities from {len(made.files)} raw logs")
+    return 0
+
+
+def notebook(args: argparse.Namespace) -> int:
+    """Execute the analysis notebook with papermill: analysis.ipynb and figures/."""
+    from kvlab.publish import notebook as stage
+
+    drawn = stage.execute(_loaded(args.run).section("notebook"), args.run)
+    say(f"notebook: {drawn} figures")
+    return 0
+
+
+def report(args: argparse.Namespace) -> int:
+    """Render the self-contained page: report.html."""
+    from kvlab.publish import report as stage
+
+    page = stage.render(_loaded(args.run).section("report"), args.run)
+    say(f"report: {args.run / 'report.html'}, {len(page) / 1024:.0f} KiB")
+    return 0
+
+
+def verify(args: argparse.Namespace) -> int:
+    """Recompute every number of a report from the raw logs and check every digest; each fault is one line."""
+    from kvlab.publish import verify as stage
+
+    run = args.report.parent
+    faults, checked = stage.verify(args.report, _loaded(run).section("analyse"), _loaded(run).section("report"))
+    for fault in faults:
+        say(f"verify: {fault}")
+    if args.output:
+        stage.write(args.output, faults, checked)
+    if faults:
+        raise KvlabError(f"{args.report}: {len(faults)} faults; the lines above name them")
+    say("verify: " + ", ".join(f"{count} {what}" for what, count in checked.items()) + ": all as they should be")
+    return 0
+
+
+def summary(args: argparse.Namespace) -> int:
+    """Print the headlines of a run."""
+    from kvlab.publish import summary as stage
+
+    stage.show(args.run)
+    return 0
+
+
+def claims(args: argparse.Namespace) -> int:
+    """Hold a run against the claims of report/claims.yaml; a failed one makes the exit code 1."""
+    from kvlab.publish import claims as stage
+
+    verdicts = stage.write(args.run)
+    if not args.only_write:
+        return 1 if stage.show(verdicts) else 0
+    counts = {name: sum(v["verdict"] == name for v in verdicts) for name in ("held", "failed", "not decided")}
+    say("claims: " + ", ".join(f"{count} {name}" for name, count in counts.items()))
+    return 0
+
+
+def compare(args: argparse.Namespace) -> int:
+    """Compare a run with a reference, quantity by quantity: same, different, not comparable and why."""
+    from kvlab.publish import compare as stage
+
+    stage.show(stage.compare(args.run, args.reference), everything=args.all)
+    return 0
+
+
+def crate(args: argparse.Namespace) -> int:
+    """Describe a run as a Workflow Run RO-Crate: ro-crate-metadata.json."""
+    from kvlab.publish import crate as stage
+
+    stage.describe(args.run, Path(__file__).resolve().parents[2])
+    return 0
+
+
+def pack(args: argparse.Namespace) -> int:
+    """Pack a run, raw logs and all, into a folder that can be committed."""
+    from kvlab.publish import reference as stage
+
+    size = stage.pack(args.run, args.folder)
+    say(f"pack: {args.folder}, {size / 1e6:.2f} MB")
+    return 0
+
+
+def replay(args: argparse.Namespace) -> int:
+    """Recompute everything after the measurements from a packed run's raw logs, and compare; needs no engine."""
+    from kvlab.publish import reference as stage
+
+    name = args.reference.resolve().name
+    args.run = args.into or Path("results") / "replay" / name
+    faults = stage.unpack(args.reference, args.run)
+    faults += stage.affected(args.reference, faults)
+    args.output, args.only_write = None, True
+    if not faults:
+        analyse(args)
+        faults += stage.same_metrics(args.reference, args.run / "metrics.json")
+    for fault in faults:
+        say(f"replay: {fault}")
+    if faults:
+        raise KvlabError(f"{args.reference}: does not replay; the lines above name what differs")
+    notebook(args)
+    claims(args)
+    report(args)
+    args.report = args.run / "report.html"
+    verify(args)
+    say(f"replay: {args.reference}: the same metrics, byte for byte; {args.report}")
+    return 0
+
+
+def _known(args: argparse.Namespace, name: str) -> str:
+    known = _loaded(args.run).workloads
+    if name not in known:
+        raise KvlabError(f"no workload {name!r} in {args.run / 'config.json'}; it has: {', '.join(known)}")
+    return name
