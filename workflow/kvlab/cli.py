@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from kvlab import __version__
+from kvlab import __version__, commands
 from kvlab.errors import KvlabError
 from kvlab.terminal import logging_to, say, stream
 
