@@ -92,10 +92,16 @@ def test_paper_lengths_have_the_paper_means():
     assert drawn.prompt.std() / drawn.prompt.mean() == pytest.approx(1.6, rel=0.05)
 
 
+def test_another_family_keeps_mean_and_spread():
+    drawn = lengths.paper(200_000, seed=0, max_total=None, output_family="lognormal")
+    assert drawn.output.mean() == pytest.approx(337.99, rel=0.02)
+    assert drawn.output.std() / drawn.output.mean() == pytest.approx(0.877, rel=0.03)
+
+
 @pytest.mark.parametrize(
     "arguments",
     [{"requests": 0}, {"scale": 0.0}, {"scale": float("nan")}, {"output_cv": 0.0}, {"prompt_mean": float("inf")},
-     {"max_total": 1}],
+     {"max_total": 1}, {"output_family": "best"}],
 )  # fmt: skip
 def test_what_can_not_be_drawn_is_refused(arguments):
     with pytest.raises(ConfigError):

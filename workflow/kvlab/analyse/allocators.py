@@ -65,6 +65,9 @@ class Allocator(Protocol):
     def held(self, prompt: Ints, output: Ints, tokens: Ints) -> tuple[Ints, Ints]:
         """Token states stored and slots held by requests of these lengths when they have `tokens`. All [m]."""
 
+    def taken(self, slots: Ints) -> Ints:
+        """Slots that leave the pool for requests that hold `slots`: what is not free. [m]"""
+
     def owners(self) -> Ints:
         """Who holds each slot: request id, or NOBODY. [pool]"""
 
@@ -141,6 +144,10 @@ class Contiguous:
         if self.policy == "pow2":
             return tokens, np.minimum(prompt + _chunks_for(output), self.max_len)
         return tokens, prompt + output - 1
+
+    def taken(self, slots: Ints) -> Ints:
+        """Whole chunks."""
+        return _chunks_for(slots)
 
     def owners(self) -> Ints:
         """The whole chunk is its request's, rounding included."""

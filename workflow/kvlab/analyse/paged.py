@@ -118,6 +118,10 @@ class Paged:
         stored = np.where(parted, common + self.samples * (tokens - common), tokens) - self.pinned
         return stored, np.where(parted, common + self.samples * (whole - common), whole) - self.pinned
 
+    def taken(self, slots: Ints) -> Ints:
+        """Blocks are handed out as they are."""
+        return slots
+
     def owners(self) -> Ints:
         """Slots in the blocks of each request's table; pinned ones are the prefix's, nobody's here."""
         slots = np.full(self.pool, NOBODY, dtype=np.int64)

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kvlab.analyse.allocators import Allocator, Contiguous, Job
+from kvlab.analyse.allocators import Job
+from kvlab.analyse.cases import POLICIES, allocator_of
 from kvlab.analyse.memory import SHARES, Accounting
-from kvlab.analyse.paged import Paged
 from kvlab.analyse.raw import RawRun
 from kvlab.analyse.scheduler import Scheduler
 from kvlab.analyse.timeline import run_record
@@ -20,7 +20,6 @@ from kvlab.errors import KvlabError
 from kvlab.quantities import Quantity
 from kvlab.records import Served, Step
 
-POLICIES = ("orca-max", "orca-pow2", "orca-oracle", "paged")
 _FILES = ("run.json", "requests.jsonl", "steps.jsonl")
 
 
@@ -53,21 +52,12 @@ def jobs_of(steps: Sequence[Step], served: Sequence[Served]) -> list[Job]:
     return [Job(one.id, one.prompt_tokens, max(one.output_tokens, 1)) for one in order]
 
 
-def allocator_of(policy: str, pool: int, block: int, max_len: int, watermark: float = 0.0) -> Allocator:
-    """An allocator by its name in figures and tables: orca-max, orca-pow2, orca-oracle or paged."""
-    if policy == "paged":
-        return Paged(pool, block, watermark=watermark)
-    if policy.startswith("orca-"):
-        return Contiguous(pool, policy.removeprefix("orca-"), max_len)
-    raise KvlabError(f"policy {policy!r}: one of {', '.join(POLICIES)}")
-
-
 def serve_again(raw: RawRun, policy: str) -> tuple[Accounting, list[Step]]:
     """What `policy` would have held for the run's requests, at each of its own iterations."""
     run = raw.run
     if not raw.served:
         raise KvlabError(f"{raw.folder}: no requests to serve again; the run recorded none")
-    allocator = allocator_of(policy, run.pool_slots, run.block_size, run.max_model_len)
+    allocator = allocator_of(policy, run.pool_slots, run.max_model_len, run.block_size)
     sequential = run.settings.get("arm", {}).get("feed") == "sequential"
     bounded = {"max_running": 1 if sequential else run.max_num_seqs}
     if policy == "paged":

@@ -7,7 +7,7 @@ every iteration's record exactly, at a hundredth of the size.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -145,6 +145,35 @@ class Timeline:
                 blocks=int(self.blocks[row]),
                 held=[list(entry) for entry in held],
             )
+
+
+def rebuild(stays: Sequence[Stay], allocator: Allocator, requests: int, iterations: int) -> Timeline:
+    """The timeline of a log of stays in which all `requests` were there from the start: the same as when it was made.
+
+    LogError where a stay is not one.
+    """
+    for stay in stays:
+        if not (0 <= stay.start < stay.stop <= iterations and stay.arrival == 0 and stay.tokens >= 1):
+            raise LogError(f"request {stay.request}: not a stay in {iterations} iterations from a full queue: {stay}")
+
+    def upto(rows: list[int]) -> Ints:
+        counts: Ints = np.cumsum(np.bincount(np.array(rows, dtype=np.int64), minlength=iterations + 1))[:iterations]
+        return counts
+
+    done = [stay.stop for stay in stays if stay.end == "finished"]
+    running = upto([stay.start for stay in stays]) - upto([stay.stop for stay in stays])
+    preempted = np.diff(upto([stay.stop for stay in stays if stay.end == "preempted"]), prepend=0)
+    timeline = Timeline(
+        stays, np.arange(iterations, dtype=np.float64), running, requests - running - upto(done), preempted, running
+    )
+    blocks = [np.empty(0, dtype=np.int64)]
+    window = max(1, _ENTRIES // max(1, int(running.max(initial=1))))
+    for lo in range(0, iterations, window):
+        hi = min(lo + window, iterations)
+        _, prompt, output, tokens, row = timeline._unfold(lo, hi)
+        taken = allocator.taken(allocator.held(prompt, output, tokens)[1])
+        blocks.append((np.bincount(row, weights=taken, minlength=hi - lo) + allocator.pinned).astype(np.int64))
+    return replace(timeline, blocks=np.concatenate(blocks) // allocator.block)
 
 
 def run_record(allocator: Allocator, workload: str, policy: str, seed: int, iterations: int) -> Run:

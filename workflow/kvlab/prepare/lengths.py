@@ -139,6 +139,7 @@ def paper(
     prompt_cv: float = 1.6,
     output_mean: float = 337.99,
     output_cv: float = 0.877,
+    output_family: str = "gamma",
     max_total: int | None = PAPER_MAX_TOTAL,
     max_prompt: int | None = None,
     max_output: int | None = None,
@@ -147,9 +148,12 @@ def paper(
     """ShareGPT-like lengths: prompts lognormal, outputs gamma, independent, with the means of the paper's Fig. 11.
 
     The families and the prompt's coefficient of variation are assumptions; the output's was fitted to one bar of
-    Fig. 2 (the reservation of Orca (Max)). Scaling and maxima as in `resample`.
+    Fig. 2 (the reservation of Orca (Max)). `output_family` "lognormal" is there to see what the choice changes.
+    Scaling and maxima as in `resample`.
     """
     _check(requests, scale)
+    if output_family not in ("gamma", "lognormal"):
+        raise ConfigError(f"output_family {output_family!r}: gamma or lognormal")
     for name, value in {
         "prompt_mean": prompt_mean,
         "prompt_cv": prompt_cv,
@@ -159,13 +163,14 @@ def paper(
         if not (math.isfinite(value) and value > 0):
             raise ConfigError(f"{name} {value}: must be a finite number above 0")
     rng = np.random.default_rng(seed)
-    sigma = math.sqrt(math.log1p(prompt_cv**2))
-    shape = 1 / output_cv**2
     prompts, outputs, kept = [], [], 0
     for _ in range(_MOST_CHUNKS + requests // 10):
-        drawn = rng.lognormal(math.log(prompt_mean) - sigma**2 / 2, sigma, _CHUNK)
-        prompt = _scaled(drawn, scale)
-        output = _scaled(rng.gamma(shape, output_mean / shape, _CHUNK), scale)
+        prompt = _scaled(_lognormal(rng, prompt_mean, prompt_cv), scale)
+        if output_family == "gamma":
+            drawn = rng.gamma(1 / output_cv**2, output_mean * output_cv**2, _CHUNK)
+        else:
+            drawn = _lognormal(rng, output_mean, output_cv)
+        output = _scaled(drawn, scale)
         keep = _fits(prompt, output, max_total, max_prompt, max_output)
         prompts.append(prompt[keep])
         outputs.append(output[keep])
@@ -173,6 +178,11 @@ def paper(
         if kept >= requests:
             return Lengths(np.concatenate(prompts)[:requests], np.concatenate(outputs)[:requests])
     raise ConfigError(_nothing(max_total, max_prompt, max_output))
+
+
+def _lognormal(rng: np.random.Generator, mean: float, cv: float) -> npt.NDArray[np.float64]:
+    sigma = math.sqrt(math.log1p(cv**2))
+    return rng.lognormal(math.log(mean) - sigma**2 / 2, sigma, _CHUNK)
 
 
 def _scaled(lengths: npt.NDArray[np.float64] | npt.NDArray[np.int64], scale: float) -> npt.NDArray[np.int64]:
