@@ -23,6 +23,7 @@ PROFILES = (
     "https://w3id.org/workflowhub/workflow-ro-crate/1.0",
 )
 PUBLISHED = ("metrics.json", "analysis.ipynb", "claims.json", "report.html", "verify.json")
+TERMS = "https://w3id.org/ro/terms/workflow-run/context"  # containerImage and the like
 LICENCE = "https://spdx.org/licenses/Apache-2.0"
 
 
@@ -36,7 +37,8 @@ def describe(root: Path, project: Path) -> dict[str, Any]:
 
     environment = json.loads(read_text(root / "environment.json"))
     started, ended = _times(root)
-    crate = ROCrate(gen_preview=False)
+    crate = ROCrate(gen_preview=False, version="1.1")
+    crate.metadata.extra_contexts.append(TERMS)
     crate.root_dataset["datePublished"] = ended
     crate.root_dataset["name"] = f"KV-cache memory and time under PagedAttention: run {root.name}"
     crate.root_dataset["description"] = "Raw logs, metrics and report of one run, and the workflow that made them."
