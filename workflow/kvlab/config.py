@@ -13,18 +13,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from kvlab.arms import ARMS
+from kvlab.config_simulation import Simulation
 from kvlab.errors import ConfigError
-
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=60)]
-
-
-class Part(BaseModel):
-    """A part of the configuration: unknown keys are errors, so a typo is found before anything runs."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+from kvlab.part import Name, Part
 
 
 class Model(Part):
@@ -227,7 +221,10 @@ class Config(Part):
 
     run: Name = Field(description="Name of the run and of its folder under results/.")
     model: Annotated[Model, BeforeValidator(_as_model)] = Model()
-    workloads: dict[Name, Comparison] = Field(min_length=1, description="What is served, by which arms.")
+    workloads: dict[Name, Comparison] = Field(
+        default={}, description="What is served, by which arms; at least one, unless there is a simulation."
+    )
+    simulation: Simulation | None = Field(default=None, description="What is simulated, without an engine.")
     measure: Measure = Measure()
     analysis: Analysis = Analysis()
     report: Report = Report()
@@ -237,6 +234,12 @@ class Config(Part):
     container: str | None = Field(
         default=None, description="Image the rules run in with --use-singularity: a .sif file or docker://name@sha256:…"
     )
+
+    @model_validator(mode="after")
+    def _does_something(self) -> Config:
+        if not self.workloads and self.simulation is None:
+            raise ValueError("workloads: at least one is needed (or a simulation)")
+        return self
 
     def section(self, stage: str, workload: str | None = None, arm: str | None = None) -> dict[str, Any]:
         """What `stage` depends on, as plain data: its function's arguments and its rule's `params`."""
@@ -265,6 +268,8 @@ class Config(Part):
             }
         if stage == "analyse":
             return {"analysis": self.analysis.model_dump(mode="json"), "run": self.run, "raw": self.raw()}
+        if stage == "simulate":
+            return {} if self.simulation is None else self.simulation.model_dump(mode="json") | {"seed": self.data_seed}
         if stage == "notebook":
             return {"palette": self.report.palette, "language": self.report.language}
         if stage == "report":
@@ -288,7 +293,7 @@ class Config(Part):
 
         Repeat by repeat, so that drift of clocks and heat falls on all arms alike.
         """
-        most = max(part.repeats for part in self.workloads.values())
+        most = max((part.repeats for part in self.workloads.values()), default=0)
         return [
             [name, arm, repeat]
             for repeat in range(most)

@@ -88,7 +88,7 @@ def table1_quantities(path: Path, root: Path) -> Quantities:
 class Verdict:
     """A claim: the paper's value, ours, how far they may differ, and whether they do.
 
-    `verdict`: reproduced, not reproduced, not decided (not simulated), or informative (the paper's value is of another
+    `verdict`: held, failed, not decided (not simulated), or informative (the paper's value is of another
     situation, as the note says). `paper` None where it has no such value; ours must then lie between `low` and `high`.
     """
 
@@ -126,7 +126,7 @@ def _verdict(quantities: Quantities, claim: dict[str, Any], paper: float | None,
     elif claim.get("informative"):
         found = "informative"
     else:
-        found = "reproduced" if low <= ours <= high else "not reproduced"
+        found = "held" if low <= ours <= high else "failed"
     unit = quantity.unit if quantity else "count"
     return Verdict(claim["id"], claim["where"], claim["quantity"], paper, ours, low, high, unit, found, note)
 
@@ -141,7 +141,7 @@ def _table1(values: dict[str, Any], quantities: Quantities) -> Iterator[Verdict]
         note = f"exact for {model['kv_gib']} GiB; the range is what rounding to whole GiB and printed slots allows"
         ours = quantities[key].value
         ok = ours is not None and low <= model["slots"] <= high
-        found = "reproduced" if ok else "not reproduced"
+        found = "held" if ok else "failed"
         yield Verdict(f"table1.{name}.slots", "Table 1", key, model["slots"], ours, low, high, "slots", found, note)
 
 
@@ -152,7 +152,7 @@ def _ordering(quantities: Quantities, workload: str, order: list[str]) -> Iterat
         one, two = quantities[before], quantities[after]
         step = min(b - a for a, b in zip(one.samples, two.samples, strict=True))
         names = [key.split(".")[2] for key in (before, after)]
-        found = "reproduced" if step > 0 else "not reproduced"
+        found = "held" if step > 0 else "failed"
         note = "smallest difference of token share over the seeds"
         key = f"ordering.{workload}.{names[0]}-below-{names[1]}"
         yield Verdict(key, "Fig. 2, order", after, None, step, 0.0, 1.0, "share", found, note)
