@@ -1,0 +1,119 @@
+"""The memory sampler, as a process of its own."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import psutil
+import pytest
+
+from kvlab.measure.monitor import Monitor
+
+MIB = 1 << 20
+
+
+def test_it_sees_memory_that_is_taken_and_given_back(tmp_path):
+    with Monitor(tmp_path / "device", interval_ms=10) as monitor:
+        time.sleep(0.1)
+        taken_at = time.monotonic_ns()
+        block = b"x" * (200 * MIB)
+        time.sleep(0.2)
+        given_at = time.monotonic_ns()
+        del block
+        time.sleep(0.2)
+    used = [(t_ns, reading["used_bytes"]) for t_ns, reading in monitor.readings]
+    before = max(bytes_ for t_ns, bytes_ in used if t_ns < taken_at)
+    during = max(bytes_ for t_ns, bytes_ in used if taken_at < t_ns < given_at)
+    assert 190 * MIB < during - before < 220 * MIB
+    assert used[-1][1] < before + 20 * MIB
+    assert monitor.idle_bytes == used[0][1] <= before
+    assert monitor.source == "process-tree"
+    assert monitor.total_bytes == psutil.virtual_memory().total
+
+
+def test_a_child_counts_and_the_sampler_does_not(tmp_path):
+    sleeper = "import time; block = bytearray(b'x' * (100 << 20)); print(flush=True); time.sleep(60)"
+    with Monitor(tmp_path / "device", interval_ms=20) as monitor:
+        alone = psutil.Process().memory_info().rss
+        assert monitor.idle_bytes is not None
+        assert abs(monitor.idle_bytes - alone) < 10 * MIB  # the sampler itself would be more
+        child = subprocess.Popen([sys.executable, "-c", sleeper], stdout=subprocess.PIPE)
+        assert child.stdout is not None
+        child.stdout.readline()
+        time.sleep(1.3)  # the tree is looked up once a second
+        child.kill()
+        child.wait()
+    assert max(reading["used_bytes"] for _, reading in monitor.readings) > alone + 100 * MIB
+
+
+def test_times_are_real_and_as_asked(tmp_path):
+    start = time.monotonic_ns()
+    with Monitor(tmp_path / "device", interval_ms=20) as monitor:
+        time.sleep(1.0)
+    times = [t_ns for t_ns, _ in monitor.readings]
+    assert times == sorted(times)
+    assert start < times[0]
+    assert times[-1] < time.monotonic_ns()
+    gaps = sorted(b - a for a, b in itertools.pairwise(times))
+    assert 18e6 < gaps[len(gaps) // 2] < 40e6
+    assert not (tmp_path / "device").exists()
+
+
+def test_it_goes_when_the_measuring_process_is_killed(tmp_path):
+    driver = textwrap.dedent(f"""
+        import os, time
+        from pathlib import Path
+        from kvlab.measure.monitor import Monitor
+        with Monitor(Path({str(tmp_path / "device")!r}), 20) as monitor:
+            print(monitor._process.pid, flush=True)
+            if os.fork() == 0:
+                time.sleep(5)  # holds the sampler's pipe open, as a forked engine does
+                os._exit(0)
+            time.sleep(60)
+    """)
+    process = subprocess.Popen([sys.executable, "-c", driver], stdout=subprocess.PIPE, env=_environment())
+    assert process.stdout is not None
+    sampler = psutil.Process(int(process.stdout.readline()))
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    sampler.wait(timeout=3)
+    assert not (tmp_path / "device").exists()
+
+
+def test_a_sampler_that_died_is_a_fault(tmp_path):
+    def sample():
+        with Monitor(tmp_path / "device", 20) as monitor:
+            monitor._process.kill()
+            monitor._process.wait()
+
+    with pytest.raises(RuntimeError, match="sampler died"):
+        sample()
+
+
+def test_what_went_wrong_first_is_what_is_told(tmp_path):
+    def fail():
+        with Monitor(tmp_path / "device", 20) as monitor:
+            monitor._process.kill()
+            raise ValueError("first")
+
+    with pytest.raises(ValueError, match="first"):
+        fail()
+
+
+def test_a_gpu_that_is_not_there_is_a_fault_at_once(tmp_path):
+    with pytest.raises(RuntimeError, match="did not start"):
+        Monitor(tmp_path / "device", 20, gpus=[97]).__enter__()
+
+
+def _environment() -> dict[str, str]:
+    from pathlib import Path
+
+    import kvlab
+
+    return os.environ | {"PYTHONPATH": str(Path(kvlab.__file__).parents[1])}
