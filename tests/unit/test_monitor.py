@@ -65,16 +65,17 @@ def test_times_are_real_and_as_asked(tmp_path):
     assert not (tmp_path / "device").exists()
 
 
-def test_it_goes_when_the_measuring_process_is_killed(tmp_path):
+@pytest.mark.parametrize("forked", [False, True])
+def test_it_goes_when_the_measuring_process_is_killed(tmp_path, forked):
     driver = textwrap.dedent(f"""
         import os, time
         from pathlib import Path
         from kvlab.measure.monitor import Monitor
         with Monitor(Path({str(tmp_path / "device")!r}), 20) as monitor:
-            print(monitor._process.pid, flush=True)
-            if os.fork() == 0:
+            if {forked} and os.fork() == 0:
                 time.sleep(5)  # holds the sampler's pipe open, as a forked engine does
                 os._exit(0)
+            print(monitor._process.pid, flush=True)
             time.sleep(60)
     """)
     process = subprocess.Popen([sys.executable, "-c", driver], stdout=subprocess.PIPE, env=_environment())

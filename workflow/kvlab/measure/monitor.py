@@ -163,9 +163,13 @@ def sample(driver: int, interval_ms: float, gpus: Sequence[int], file: Path) -> 
         if due < time.monotonic():  # late: from now on, rather than many samples at once
             due = time.monotonic()
         if select.select([sys.stdin], [], [], max(0.0, due - time.monotonic()))[0]:
+            told = sys.stdin.readline()
             break
         if os.getppid() != driver:
-            sys.exit("the measuring process is gone")
+            told = ""
+            break
+    if not told:
+        sys.exit("the measuring process is gone")
     lines.append((time.monotonic_ns(), read()))
     file.write_text("".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines), encoding="utf-8")
 
