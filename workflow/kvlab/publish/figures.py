@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -163,7 +164,8 @@ class Figures:
                 canvas.figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
             finally:
                 plt.close(canvas.figure)
-        return out.getvalue().replace(INK, "currentColor")
+        shorter = re.sub(r"(\d+\.\d\d)\d{2,}", r"\1", out.getvalue())  # hundredths of a point are fine enough
+        return shorter.replace(INK, "currentColor")
 
     def finish(self) -> int:
         """Write the manifest; returns how many figures it holds."""

@@ -8,6 +8,12 @@ from kvlab.analyse.memory import SHARES
 from kvlab.publish.figures import Canvas, Nothing
 
 MIB = 1 << 20
+MOST_POINTS = 600  # of a series that are drawn: more than a panel is wide in pixels
+
+
+def _thinned(count: int) -> np.ndarray:
+    """Indices of at most MOST_POINTS of `count` points, evenly spread, the last one among them."""
+    return np.unique(np.linspace(0, count - 1, min(count, MOST_POINTS)).round().astype(int))
 
 
 def kv_shares(canvas: Canvas) -> None:
@@ -48,8 +54,9 @@ def occupancy(canvas: Canvas) -> None:
     panels = canvas.figure.subplots(rows, columns, squeeze=False).flatten()
     for axes, (arm, run) in zip(panels, runs.items(), strict=False):
         account = run.accounting
-        t = account.t_s - run.window[0]
-        tokens, allocated = account.tokens, account.allocated
+        kept = _thinned(len(account))
+        t = (account.t_s - run.window[0])[kept]
+        tokens, allocated = account.tokens[kept], account.allocated[kept]
         axes.fill_between(
             t, 0, allocated, step="post", color=canvas.colour("internal"), linewidth=0, label=canvas.word("held")
         )
@@ -77,8 +84,9 @@ def memory_over_time(canvas: Canvas) -> None:
     canvas.figure.set_size_inches(7.6, 3.2)
     axes = canvas.figure.add_subplot()
     for arm, run in runs.items():
-        t = np.array([s.t_s for s in run.samples])
-        used = np.array([s.used_bytes for s in run.samples]) / MIB
+        samples = [run.samples[i] for i in _thinned(len(run.samples))]
+        t = np.array([s.t_s for s in samples])
+        used = np.array([s.used_bytes for s in samples]) / MIB
         axes.plot(t, used, color=canvas.colour(arm), linewidth=1.4, label=arm)
         start, end = run.window
         inside = (t >= start) & (t <= end)

@@ -175,8 +175,7 @@ def latency(canvas: Canvas) -> None:
     axes.set_xlabel(canvas.word("latency"))
     axes.set_ylabel(canvas.word("tokens_per_second"))
     axes.set_xlim(left=0)
-    axes.set_ylim(bottom=0)
-    axes.margins(y=0.15)
+    axes.set_ylim(0, 1.15 * max(_value(rate) for _, rate, _ in found))
     axes.grid()
     canvas.figure.legend(loc="outside upper center", ncols=3, fontsize=9)
 
