@@ -10,8 +10,10 @@ import pytest
 
 pytestmark = pytest.mark.engine
 
-VLLM = {"words/vllm-sequential/0", "words/vllm-paged/0", "queue/vllm-contiguous/0", "queue/vllm-paged/0"}
+VLLM = {f"words/vllm-{arm}/0" for arm in ("sequential", "paged")}
+VLLM |= {f"queue/vllm-{arm}/0" for arm in ("sequential", "contiguous", "paged", "paged-eager")}
 HF = {"words/hf-sequential-static/0"}
+HF |= {f"queue/hf-{arm}/0" for arm in ("sequential-static", "sequential-dynamic", "batch-static", "continuous")}
 WORKLOADS = {"words", "queue"}
 PAGE = {"report", "verify"}
 DRAWN = {"notebook", *PAGE}
@@ -89,7 +91,7 @@ def test_every_module_reruns_something_or_is_the_entrance(project):
     known = project.snakemake("-n", "-F").stdout
     for path in sorted(package.rglob("*.py")):
         name = "kvlab." + ".".join(path.relative_to(package).with_suffix("").parts)
-        if name in ENTRANCE or path.name == "__init__.py" or "hf_continuous" in name or "publish/summary" in str(path):
+        if name in ENTRANCE or path.name == "__init__.py" or "publish/summary" in str(path):
             continue
         assert str(path.relative_to(project.root)) in known, f"{name} is no rule's input"
 
@@ -99,7 +101,7 @@ def test_every_module_reruns_something_or_is_the_entrance(project):
     [
         (['prompts=["Another prompt"]'], {"workload", "measure", *ANALYSED}, {"words"}),
         (["block_size=32"], {"measure", *ANALYSED}, {"words", "queue"}),
-        (["attn_implementation=eager"], {"measure", *ANALYSED}, {"words"}),
+        (["attn_implementation=eager"], {"measure", *ANALYSED}, {"words", "queue"}),
         (["interval_ms=50"], {"measure", *ANALYSED}, {"words", "queue"}),
         (["analysis={confidence: 0.9}"], ANALYSED, set()),
         (["palette=tol-bright"], DRAWN, set()),
@@ -115,7 +117,7 @@ def test_a_changed_setting_reruns_what_depends_on_it(project, settings, rules, m
 
 def test_more_repeats_keep_those_there_are(project):
     due = project.due("--config", "repeats=2")
-    assert len(due["measure"]) == 5
+    assert len(due["measure"]) == len(VLLM | HF)
     assert all("1" in job.split("/") for job in due["measure"])
     assert "workload" not in due
     assert "model" not in due

@@ -14,8 +14,8 @@ HEADLINES = (
     ("paging.gain", "of which paging"),
 )
 COLUMNS = (
-    ("throughput", "tokens/s"),
-    ("efficiency", "tokens/held"),
+    ("throughput", "throughput"),
+    ("efficiency", "efficiency"),
     ("running.mean", "together"),
     ("kv.peak", "KV peak"),
 )
