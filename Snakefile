@@ -15,7 +15,7 @@ if not workflow.overwrite_configfiles:
 include: "workflow/rules/common.smk"
 
 
-container: CONFIG.container
+container: IMAGE
 
 
 include: "workflow/rules/prepare.smk"

@@ -8,6 +8,7 @@ PACKAGE = ROOT / "workflow" / "kvlab"
 sys.path.insert(0, str(ROOT / "workflow"))
 
 import kvlab.config as kvlab_config
+import kvlab.container as kvlab_container
 from kvlab.errors import KvlabError
 from kvlab.imports import closure
 from kvlab.records import RAW_FILES, write_json
@@ -30,7 +31,7 @@ onstart:
 
 
 onsuccess:
-    shell("python -m kvlab summary {RUN}")
+    shell("{sys.executable} -m kvlab summary {RUN}")
 
 
 wildcard_constraints:
@@ -75,6 +76,19 @@ CONTAINED = any(
     str(method).lower().endswith("apptainer")
     for method in workflow.deployment_settings.deployment_method
 )
+IMAGE = CONFIG.container
+if CONTAINED:
+    outside = [Path(os.environ[name]) for name in CACHES if name in os.environ]
+    outside += [Path(CONFIG.model.source), Path("results")]
+    outside += [Path(file) for name in CONFIG.workloads for file in CONFIG.files(name)]
+    settings = workflow.deployment_settings
+    try:
+        IMAGE = kvlab_container.image(ROOT, CONFIG.container)
+        settings.apptainer_args = kvlab_container.options(
+            settings.apptainer_args, outside, ROOT
+        )
+    except KvlabError as error:
+        sys.exit(f"kvlab: {error}")
 OWN_PYTHON = "" if CONTAINED else f'export PATH="{Path(sys.executable).parent}:$PATH"; '
 
 shell.prefix(

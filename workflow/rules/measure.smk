@@ -1,6 +1,16 @@
-# One process an arm and repeat. The slot `gpu` keeps two measurements from sharing a machine's GPU (or its cores).
+# One process an arm and repeat. The slot `machine` keeps two of them from sharing a GPU or its cores on one machine (the
+# default profile has one); a cluster's scheduler sees to it by `gpu`, and runs the arms on as many nodes as there are.
 
 RAW = RUN / "raw" / "{workload}" / "{arm}" / "{repeat}"
+
+
+def gpus(wildcards):
+    """How many GPUs an arm asks a cluster for."""
+    if CONFIG.measure.device == "cpu":
+        return 0
+    vllm = CONFIG.measure.vllm
+    sizes = vllm.tensor_parallel_size * vllm.pipeline_parallel_size
+    return sizes if CONFIG.engine(wildcards.arm) == "vllm" else 1
 
 
 rule measure:
@@ -16,7 +26,8 @@ rule measure:
         COSTS / "measure" / "{workload}" / "{arm}" / "{repeat}.tsv"
     priority: lambda w: PLACE[w.workload, w.arm, int(w.repeat)]
     resources:
-        gpu=1,
+        machine=1,
+        gpu=gpus,
         mem_mb=16000,
         runtime=60,
     params:

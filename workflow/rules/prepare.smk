@@ -12,7 +12,7 @@ rule probe:
         COSTS / "probe.tsv"
     priority: 3000  # before anything runs hot
     resources:
-        gpu=1,
+        gpu=int(CONFIG.measure.device != "cpu"),
     params:
         run=RUN,
     shell:
