@@ -1,0 +1,128 @@
+"""A tiny model with random weights, a workload, and raw folders made by real engines, each once a session."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kvlab.config import parse
+from kvlab.measure.engines import environment
+from kvlab.measure.job import Job
+from kvlab.measure.run import measure
+from kvlab.records import Request, Run, read_run, write_lines
+
+LENGTH = 128  # max_model_len
+SLOTS = 4 * LENGTH
+SMALL = LENGTH + 32  # a pool in which requests that run together must be preempted
+CUT = 3
+
+
+def section(arm: str, kv_slots: int = SLOTS, cut: int | None = None, **measured: Any) -> dict[str, Any]:
+    """A measure job's section, from a real configuration."""
+    requests = {"kind": "azure-conv", "sequential_requests": cut}
+    workload = {"requests": requests, "arms": [arm], "kv_slots": kv_slots, "max_model_len": LENGTH}
+    measured = {"device": "cpu", "threads": 1} | measured
+    return parse({"run": "t", "workloads": {"w": workload}, "measure": measured}, "test").section("measure", "w", arm)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Llama of two layers. vLLM's CPU kernels want a head size of at least 32; wide weights keep tokens apart."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        hidden_size=128,
+        intermediate_size=256,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=32,
+        vocab_size=512,
+        max_position_embeddings=256,
+        initializer_range=0.3,
+        tie_word_embeddings=False,
+    )
+    folder = tmp_path_factory.mktemp("tiny") / "model"
+    LlamaForCausalLM(config).save_pretrained(folder)
+    (folder / "fingerprint.json").write_text(json.dumps({"sha256": "cd" * 32}))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def requests() -> list[Request]:
+    """Ten requests: one of a single output token, one that fills max_model_len, lengths around block boundaries."""
+    draw = random.Random(1)
+    lengths = [(16, 33), (17, 1), (15, 32), (3, 48), (LENGTH - 48, 48), (31, 17), (40, 2), (1, 60), (33, 30), (48, 16)]
+    return [Request(id, [draw.randrange(512) for _ in range(prompt)], new) for id, (prompt, new) in enumerate(lengths)]
+
+
+@pytest.fixture(scope="session")
+def workload(tmp_path_factory: pytest.TempPathFactory, requests: list[Request]) -> Path:
+    file = tmp_path_factory.mktemp("workloads") / "w.jsonl"
+    write_lines(file, requests)
+    return file
+
+
+@pytest.fixture(scope="session")
+def measured(tmp_path_factory: pytest.TempPathFactory, model: Path, workload: Path) -> Callable[..., tuple[Run, Path]]:
+    """Runs an arm, once for each way of asking; returns its run.json and raw folder."""
+    done: dict[str, Path] = {}
+
+    def run(arm: str, **asked: Any) -> tuple[Run, Path]:
+        key = f"{arm} {asked}"
+        if key not in done:
+            folder = tmp_path_factory.mktemp("raw") / "w" / arm / "0"
+            measure(
+                section(arm, **asked),
+                workload="w",
+                arm=arm,
+                repeat=0,
+                requests_file=workload,
+                model=model,
+                folder=folder,
+            )
+            done[key] = folder
+        return read_run(done[key]), done[key]
+
+    return run
+
+
+@pytest.fixture
+def job(tmp_path: Path, model: Path) -> Callable[..., Job]:
+    """A job for an engine that a test drives itself."""
+
+    def make(arm: str, kv_slots: int = SLOTS, **measured: Any) -> Job:
+        of = section(arm, kv_slots, **measured)
+        entry, settings = of["arm"], of["settings"]
+        made = Job(
+            arm=arm,
+            feed=entry["feed"],
+            options=entry["options"],
+            settings=settings["engine"],
+            model=model,
+            device="cpu",
+            gpus=0,
+            dtype="float32",
+            threads=1,
+            kv_slots=kv_slots,
+            max_model_len=LENGTH,
+            record_steps=settings["record_steps"],
+            scratch=tmp_path,
+        )
+        environment.prepare(made)
+        return made
+
+    return make

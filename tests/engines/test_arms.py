@@ -1,0 +1,201 @@
+"""Every arm, with its real engine: the same tokens, and accounts that add up at every step."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+
+from kvlab.records import RAW_FILES, Output, Phase, Sample, Served, Step, read_lines
+
+from .conftest import CUT, LENGTH, SLOTS, SMALL
+
+pytestmark = pytest.mark.engine
+
+STATIC, DYNAMIC, BATCH, CONTINUOUS = (
+    "hf-sequential-static",
+    "hf-sequential-dynamic",
+    "hf-batch-static",
+    "hf-continuous",
+)
+SEQUENTIAL, CONTIGUOUS, PAGED = "vllm-sequential", "vllm-contiguous", "vllm-paged"
+RUNS = {
+    STATIC: {},
+    DYNAMIC: {},
+    BATCH: {},
+    CONTINUOUS: {},
+    f"{CONTINUOUS} pressed": {"kv_slots": SMALL},
+    SEQUENTIAL: {},
+    CONTIGUOUS: {},
+    PAGED: {},
+    f"{PAGED} pressed": {"kv_slots": SMALL},
+}
+
+
+@pytest.fixture(params=RUNS, scope="module")
+def arm(request, measured):
+    """(name, run.json, raw folder, steps) of one arm."""
+    name = request.param.split()[0]
+    run, folder = measured(name, **RUNS[request.param])
+    return name, run, folder, read_lines(folder / "steps.jsonl", Step)
+
+
+def test_the_folder_is_whole(arm):
+    _, run, folder, _ = arm
+    assert run.status == "completed"
+    assert sorted(path.name for path in folder.iterdir()) == sorted(RAW_FILES)
+
+
+def test_greedy_tokens_are_equal_request_by_request(arm, measured):
+    _, _, folder, _ = arm
+    _, reference = measured(STATIC)
+    expected = {output.id: output.token_ids for output in read_lines(reference / "outputs.jsonl", Output)}
+    found = {output.id: output.token_ids for output in read_lines(folder / "outputs.jsonl", Output)}
+    assert found == expected
+    assert len({tuple(tokens) for tokens in expected.values()}) == len(expected)  # the requests differ
+
+
+def test_the_accounts_add_up_at_every_step(arm):
+    _, run, _, steps = arm
+    assert len(steps) > 48
+    for step in steps:
+        slots = sum(held[2] for held in step.held)
+        assert step.blocks * run.block_size == slots <= run.pool_slots
+        assert all(0 <= tokens <= allocated for _, tokens, allocated in step.held)
+        assert len({held[0] for held in step.held}) == len(step.held)
+        assert step.running <= len(step.held) or not step.held
+
+
+def test_a_request_holds_its_prompt_then_one_token_more_a_step(arm, requests):
+    name, _run, _, steps = arm
+    stored: dict[int, list[int]] = {}
+    for step in steps:
+        for id, tokens, _ in step.held:
+            stored.setdefault(id, []).append(tokens)
+    preempted = sum(step.preempted for step in steps) > 0
+    for request in requests:
+        prompt, new = len(request.prompt_token_ids), request.max_new_tokens
+        seen = stored[request.id]
+        # The last token comes out and is never stored.
+        assert seen[-1] == max(seen) == prompt + new - 1, request.id
+        if not preempted:
+            assert seen[0] == prompt
+            assert sorted(set(seen)) == list(range(prompt, prompt + new))
+            assert name == BATCH or len(seen) == new  # a finished row of a batch is held until the batch is done
+
+
+def test_slots_are_what_the_arm_would_allocate(arm):
+    name, _run, _, steps = arm
+    for _, tokens, slots in itertools.chain.from_iterable(step.held for step in steps):
+        if name in (STATIC, BATCH):
+            assert slots == LENGTH
+        elif name == DYNAMIC:
+            assert slots == tokens
+        elif name == CONTINUOUS:
+            assert slots - math.ceil(tokens / 16) * 16 in (0, 16)  # at some lengths it asks for one too many
+        else:
+            assert slots == math.ceil(tokens / 16) * 16
+
+
+def test_what_was_got_is_read_back(arm):
+    name, run, _, _steps = arm
+    bytes_per_slot = 2 * 2 * 2 * 32 * 4  # K and V, layers, KV heads, head size, float32
+    asked = SMALL if run.kv_slots_asked == SMALL else SLOTS
+    rows = {STATIC: 1, DYNAMIC: 1, BATCH: 4, CONTIGUOUS: 4}.get(name)
+    pools = {STATIC: LENGTH, DYNAMIC: LENGTH - 1}
+    assert run.kv_bytes_per_slot == bytes_per_slot
+    assert run.pool_slots == pools.get(name, asked)
+    assert run.block_size == {STATIC: LENGTH, BATCH: LENGTH, DYNAMIC: 1}.get(name, 16)
+    assert rows is None or run.max_num_seqs == rows
+    assert run.reserve_slots == (LENGTH if name == CONTIGUOUS else None)
+    extra = {CONTINUOUS: 2 * 16, SEQUENTIAL: 16, CONTIGUOUS: 16, PAGED: 16}.get(name, 0)  # null and padding blocks
+    assert run.kv_pool_bytes == (run.pool_slots + extra) * bytes_per_slot
+    assert run.weights_bytes is not None
+    # Two tables, and two layers of attention, MLP and norms; transformers also counts the rotary frequencies.
+    weights = 4 * (2 * 512 * 128 + 128 + 2 * (128 * (128 + 64 + 64 + 128) + 3 * 128 * 256 + 2 * 128))
+    assert 0 <= run.weights_bytes - weights <= 128
+    assert (run.device, run.dtype) == ("cpu", "float32")
+    assert run.engine["attention"] in ("sdpa", "paged|sdpa", "CPU_ATTN")
+    assert run.engine["compiled"] is False
+    assert run.engine["threads"] == 1
+    assert not run.engine.get("prefix_caching")
+
+
+def test_never_more_together_than_the_arm_may(arm):
+    name, run, _, steps = arm
+    most = max(step.running for step in steps)
+    if name in (STATIC, DYNAMIC, SEQUENTIAL):
+        assert most == 1
+    elif name in (BATCH, CONTIGUOUS):
+        assert 1 < most <= run.kv_slots_asked // LENGTH
+    elif run.kv_slots_asked == SLOTS:
+        assert most > SLOTS // LENGTH  # what paging is for
+
+
+def test_a_pool_that_is_too_small_preempts(arm):
+    name, run, _, steps = arm
+    pressed = name in (CONTINUOUS, PAGED) and run.kv_slots_asked == SMALL
+    assert (sum(step.preempted for step in steps) > 0) == pressed
+    if pressed:
+        assert max(step.waiting for step in steps) > 0
+        assert max(sum(h[2] for h in step.held) for step in steps) >= run.pool_slots - 16
+
+
+def test_times_follow_each_other(arm, requests):
+    name, _run, folder, steps = arm
+    (phase,) = [p for p in read_lines(folder / "phases.jsonl", Phase) if p.phase == "measure"]
+    served = read_lines(folder / "requests.jsonl", Served)
+    assert [s.id for s in served] == [r.id for r in requests]
+    for line, request in zip(served, requests, strict=True):
+        assert (line.prompt_tokens, line.output_tokens) == (len(request.prompt_token_ids), request.max_new_tokens)
+        assert len(line.token_s) == request.max_new_tokens
+        assert phase.start_s <= line.arrival_s <= line.token_s[0]
+        assert line.token_s == sorted(line.token_s)
+        assert line.token_s[-1] == line.finish_s <= phase.end_s
+        assert (line.finish_reason, line.cached_tokens) == ("length", 0)
+    together = len({line.arrival_s for line in served}) == 1
+    assert together != (name in (STATIC, DYNAMIC, SEQUENTIAL))
+    if not together:
+        assert all(a.finish_s <= b.arrival_s for a, b in itertools.pairwise(served))
+    assert [step.t_s for step in steps] == sorted(step.t_s for step in steps)
+    assert phase.start_s <= steps[0].t_s
+    assert steps[-1].t_s <= phase.end_s
+    assert [step.step for step in steps] == list(range(len(steps)))
+
+
+def test_every_state_has_an_end(arm):
+    _, _, _, steps = arm
+    last = steps[-1]
+    assert (last.running, last.blocks, last.held) == (0, 0, [])
+
+
+def test_phases_follow_each_other(arm):
+    _, run, folder, _ = arm
+    phases = read_lines(folder / "phases.jsonl", Phase)
+    assert [phase.phase for phase in phases] == ["load", "compile", "warmup", "measure"]
+    assert all(a.end_s <= b.start_s for a, b in itertools.pairwise(phases))
+    assert all(phase.start_s <= phase.end_s for phase in phases)
+    samples = read_lines(folder / "device.jsonl", Sample)
+    assert samples[0].t_s < phases[0].start_s
+    assert samples[-1].t_s > phases[-1].end_s
+    assert run.idle_device_bytes == samples[0].used_bytes
+
+
+@pytest.mark.parametrize("name", [STATIC, BATCH, CONTINUOUS, PAGED])
+def test_a_cut_workload_is_served_in_part_by_one_side_and_in_both_by_the_other(name, measured, requests):
+    run, folder = measured(name, cut=CUT)
+    expected = ["cut"] if name == STATIC else ["cut", "all"]
+    assert run.parts == expected
+    served = read_lines(folder / "requests.jsonl", Served)
+    outputs = read_lines(folder / "outputs.jsonl", Output)
+    phases = [phase for phase in read_lines(folder / "phases.jsonl", Phase) if phase.phase == "measure"]
+    assert [phase.part for phase in phases] == expected
+    for phase in phases:
+        mine = requests[:CUT] if phase.part == "cut" else requests
+        assert [s.id for s in served if s.part == phase.part] == [r.id for r in mine]
+        inside = [step for step in read_lines(folder / "steps.jsonl", Step) if step.part == phase.part]
+        assert {id for step in inside for id, _, _ in step.held} == {r.id for r in mine}
+        assert all(phase.start_s <= step.t_s <= phase.end_s for step in inside)
+    whole = {o.id: o.token_ids for o in outputs if o.part == expected[-1]}
+    assert all(whole[o.id] == o.token_ids for o in outputs if o.part == "cut")
