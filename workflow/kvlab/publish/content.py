@@ -1,0 +1,229 @@
+"""What a run's folder holds for the page, read once: figures, pools, texts, guards, runs, environment, costs, claims."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from kvlab.analyse.raw import RawRun
+from kvlab.publish.facts import Fact, Facts
+from kvlab.publish.inline import inline_svg
+from kvlab.publish.pool_view import grid, pool_view
+from kvlab.publish.story import Story, counted, pair
+from kvlab.publish.strings import LANGUAGES
+from kvlab.quantities import Metrics, Quantity
+from kvlab.records import Request, read_lines, read_text
+
+COUNTS = ("steady", "saturated", "noisy")
+MOST_TEXTS = 6  # prompts of a workload that are shown with their answers
+
+
+def visible(text: str) -> str:
+    """A text from a log as a reader can see it: control characters as their pictures, no half of a character pair."""
+    shown = "".join(chr(0x2400 + ord(c)) if ord(c) < 32 and c not in "\n\t" else c for c in text.replace("\x7f", "␡"))
+    return shown.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A prompt and what the arms made of it; `others` holds (arm, common start, rest) where one differs."""
+
+    id: int
+    prompt: str
+    answer: str
+    others: list[tuple[str, str, str]]
+
+
+class Content:
+    """Views of the run in `root` for the templates."""
+
+    def __init__(self, root: Path, metrics: Metrics, facts: Facts) -> None:
+        self.root, self.metrics, self.facts = root, metrics, facts
+        self.workloads: list[str] = list(metrics.facts["workloads"])
+
+    @cached_property
+    def first_runs(self) -> dict[tuple[str, str], RawRun]:
+        """Of each arm of each workload, the first repeat that counts."""
+        found: dict[tuple[str, str], RawRun] = {}
+        for entry in self.metrics.runs:
+            key = (entry["workload"], entry["arm"])
+            if entry["validity"] in COUNTS and key not in found:
+                found[key] = RawRun.read(self.root, *key, entry["repeat"])
+        return found
+
+    def run_fact(self, workload: str, arm: str, key: str, kind: str = "text") -> Fact | None:
+        """A fact of the `run.json` of an arm's first counting repeat."""
+        run = self.first_runs.get((workload, arm))
+        if run is None:
+            return None
+        return self.facts.get(f"{run.folder.relative_to(self.root)}/run.json", key, kind)
+
+    def any_run(self, workload: str, engine: str) -> str | None:
+        """An arm of `workload` that `engine` ran."""
+        mine = (arm for w, arm in self.first_runs if w == workload)
+        return next((arm for arm in mine if arm.startswith(engine)), None)
+
+    # --- figures ------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _figures(self) -> list[dict[str, Any]]:
+        path = self.root / "figures" / "figures.json"
+        return list(json.loads(read_text(path))["figures"]) if path.exists() else []
+
+    def figure(self, kind: str, workload: str) -> dict[str, Any] | None:
+        """A figure's drawing in each language, its caption and text alternative; None where it was left out."""
+        for figure in self._figures:
+            if figure["kind"] == kind and figure["workload"] == workload:
+                files = figure.get("files") or {language: figure for language in LANGUAGES}
+                name = f"f-{kind}-{workload}"
+                drawn = {
+                    language: inline_svg(
+                        read_text(self.root / "figures" / files[language]["file"]),
+                        f"{name}-{language}",
+                        f"{name}-{language}-alt",
+                    )
+                    for language in LANGUAGES
+                }
+                return {"name": name, "svg": drawn, "alt": figure["alt"], "caption": figure["caption"]}
+        return None
+
+    # --- the pool view ------------------------------------------------------------------------------------------
+
+    @cached_property
+    def pool_workloads(self) -> list[str]:
+        """Workloads with recorded steps, the one that shows paging first."""
+        has = [w for w in self.workloads if any(run.steps for (name, _), run in self.first_runs.items() if name == w)]
+        story = Story.of(self.metrics)
+        return sorted(has, key=lambda w: (w != story.paging, self.workloads.index(w)))
+
+    def pool_arms(self, workload: str) -> list[str]:
+        """Arms of a workload with recorded steps."""
+        return [a for a in counted(self.metrics, workload) if self.first_runs[workload, a].steps]
+
+    def pool_pair(self, workload: str) -> tuple[str, str] | None:
+        """The two arms that the view opens with."""
+        decided = (q := self.metrics.quantities.get(f"{workload}.paging.gain")) is not None and q.value is not None
+        return pair(self.pool_arms(workload), decided)
+
+    def pool_grid(self, workload: str) -> tuple[int, int]:
+        """Columns and rows of the view's grid as it opens, so that its place is kept before the script runs."""
+        two = [self.first_runs[workload, arm].run for arm in self.pool_pair(workload) or ()]
+        return grid([run.pool_slots for run in two], [run.reserve_slots or run.block_size for run in two])
+
+    def pools(self) -> dict[str, Any]:
+        """The data of the pool view: workload → arms → parts → frames."""
+        made: dict[str, Any] = {}
+        for workload in self.pool_workloads:
+            arms: dict[str, Any] = {}
+            for arm in self.pool_arms(workload):
+                run = self.first_runs[workload, arm]
+                parts = {p: view for p in run.run.parts or [run.part] if (view := run.of(p)) or p == run.part}
+                arms[arm] = {p: pool_view(view or run) for p, view in parts.items() if (view or run).steps}
+            made[workload] = {"pair": self.pool_pair(workload), "arms": arms}
+        return made
+
+    # --- texts --------------------------------------------------------------------------------------------------
+
+    def texts(self, workload: str) -> list[Answered]:
+        """Prompts that are texts, with their answers; empty where the workload has only lengths."""
+        path = self.root / "workloads" / f"{workload}.jsonl"
+        if not path.exists() and not path.with_name(path.name + ".gz").exists():
+            return []
+        prompts = {one.id: one.text for one in read_lines(path, Request) if one.text is not None}
+        arms = counted(self.metrics, workload)
+        made = {arm: {out.id: out.text for out in self.first_runs[workload, arm].all_outputs} for arm in arms}
+        shown = []
+        for key in sorted(prompts)[:MOST_TEXTS]:
+            answers = [(arm, made[arm][key]) for arm in arms if key in made[arm]]
+            if not answers:
+                continue
+            first = answers[0][1]
+            others = [(arm, *_part(first, text)) for arm, text in answers[1:] if text != first]
+            shown.append(Answered(key, prompts[key] or "", first, others))
+        return shown
+
+    # --- the proof ----------------------------------------------------------------------------------------------
+
+    def guards(self, workload: str) -> list[dict[str, Any]]:
+        """The guards of a workload."""
+        return [guard for guard in self.metrics.guards if guard["workload"] == workload]
+
+    def runs(self, workload: str) -> list[tuple[str, list[dict[str, Any]]]]:
+        """Each planned arm with its repeats."""
+        arms = self.metrics.facts["workloads"][workload]["arms"]
+        by_arm = {arm: [e for e in self.metrics.runs if (e["workload"], e["arm"]) == (workload, arm)] for arm in arms}
+        return [(arm, entries) for arm, entries in by_arm.items() if entries]
+
+    @property
+    def not_run(self) -> list[dict[str, Any]]:
+        """Runs that were planned and have no numbers, an arm once for each reason."""
+        left = [e for e in self.metrics.runs if e["validity"] not in COUNTS]
+        keyed = sorted(left, key=lambda e: (e["workload"], e["arm"], str(e["reason"])))
+        groups = groupby(keyed, key=lambda e: (e["workload"], e["arm"], str(e["reason"]), e["validity"]))
+        return [dict(zip(("workload", "arm", "reason", "validity"), key, strict=True)) for key, _ in groups]
+
+    def outside(self, known: list[str]) -> list[str]:
+        """Arms that the words know and no workload of this run plans."""
+        planned = {arm for facts in self.metrics.facts["workloads"].values() for arm in facts["arms"]}
+        return [arm for arm in known if arm not in planned]
+
+    @property
+    def claims(self) -> list[dict[str, Any]]:
+        """`claims.json` where the run has one."""
+        document = self.facts.document("claims.json")
+        if not document:
+            return []
+        return list(document["claims"] if isinstance(document, dict) else document)
+
+    def claims_with(self, verdict: str) -> Fact:
+        """How many claims have this verdict."""
+        count = sum(claim["verdict"] == verdict for claim in self.claims)
+        return self.facts.keep("claims.json", f"verdict = {verdict}", count, "number")
+
+    def costs(self) -> list[dict[str, Any]]:
+        """Snakemake's benchmark files: stage, seconds and MiB as facts."""
+        rows = []
+        for path in sorted((self.root / "costs").rglob("*.tsv")):
+            file = path.relative_to(self.root).as_posix()
+            with path.open(encoding="utf-8", newline="") as stream:
+                line = next(csv.DictReader(stream, delimiter="\t"), None)
+            if line is None:
+                continue
+            stage = path.relative_to(self.root / "costs").with_suffix("").as_posix()
+            if stage in ("report", "verify"):  # its own cost is not known yet while it is made
+                continue
+            rows.append(
+                {"stage": stage, "s": self._cost(file, line, "s"), "max_rss": self._cost(file, line, "max_rss")}
+            )
+        return rows
+
+    def _cost(self, file: str, line: dict[str, str], column: str) -> Fact | None:
+        try:
+            value = float(line[column])
+        except (KeyError, ValueError):
+            return None
+        scale, kind = (1, "s") if column == "s" else (1 << 20, "bytes")
+        return self.facts.keep(file, column, value * scale, kind)
+
+    def all_quantities(self) -> Iterator[tuple[str, list[tuple[str, list[Quantity]]]]]:
+        """Every quantity: by workload, then by arm ("" for those across arms)."""
+        for workload in self.workloads:
+            arms = ["", *self.metrics.facts["workloads"][workload]["arms"]]
+            by_arm: dict[str, list[Quantity]] = {arm: [] for arm in arms}
+            for quantity in self.metrics.quantities:
+                if quantity.id.startswith(f"{workload}."):
+                    arm = quantity.id.split(".")[1]
+                    by_arm[arm if arm in by_arm else ""].append(quantity)
+            yield workload, [(arm, found) for arm, found in by_arm.items() if found]
+
+
+def _part(first: str, other: str) -> tuple[str, str]:
+    """Where another answer parts from the first: (what both say, how it goes on)."""
+    at = next((i for i, (a, b) in enumerate(zip(first, other, strict=False)) if a != b), min(len(first), len(other)))
+    return first[:at], other[at:]

@@ -1,0 +1,85 @@
+"""What the run has to say first: which workload each headline is taken from, and how strongly it may be put."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kvlab.analyse.ladder import ADDS, BASELINE, CONTIGUOUS, PAGED, RUNGS
+from kvlab.quantities import Metrics, Quantity
+
+
+@dataclass(frozen=True)
+class Factor:
+    """One rung of the ladder: `parts` names what it adds, `low` and `high` are the product before and after it."""
+
+    parts: list[str]
+    arm: str
+    quantity: Quantity
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Story:
+    """`whole`: the workload of the original comparison. `paging`: the one that shows what paging adds by itself."""
+
+    whole: str
+    paging: str
+    verdict: str  # of paging's gain: undecided, one-run, more, less, same
+
+    @classmethod
+    def of(cls, metrics: Metrics) -> Story:
+        """The first workload that has both ends of the comparison; the first whose pool filled."""
+        names = list(metrics.facts["workloads"])
+        found = metrics.quantities
+
+        def first(*keys: str) -> str | None:
+            decided = (w for w in names if all((q := found.get(f"{w}.{k}")) and q.value is not None for k in keys))
+            return next(decided, None)
+
+        whole = first("speedup", "efficiency.ratio") or first(f"{PAGED}.efficiency") or names[0]
+        paging = first("paging.gain") or next((w for w in names if f"{w}.paging.gain" in found), whole)
+        return cls(whole, paging, verdict(found.get(f"{paging}.paging.gain")))
+
+
+def verdict(ratio: Quantity | None) -> str:
+    """How a ratio may be put: only an interval that leaves out 1 makes a difference a finding."""
+    if ratio is None or ratio.value is None:
+        return "undecided"
+    if ratio.interval is None:
+        return "one-run"
+    if ratio.interval[0] > 1:
+        return "more"
+    return "less" if ratio.interval[1] < 1 else "same"
+
+
+def ladder(metrics: Metrics, workload: str) -> list[Factor]:
+    """The factors from the baseline to paging that this run has, bottom first."""
+    factors: list[Factor] = []
+    skipped: list[str] = []
+    product = 1.0
+    for arm in RUNGS[1:]:
+        skipped.append(ADDS[arm])
+        quantity = metrics.quantities.get(f"{workload}.factor.{'-and-'.join(skipped)}")
+        if quantity is None or quantity.value is None:
+            continue
+        factors.append(Factor(skipped, arm, quantity, product, product * quantity.value))
+        product *= quantity.value
+        skipped = []
+    return factors
+
+
+def counted(metrics: Metrics, workload: str) -> list[str]:
+    """The workload's arms that have a run that counts, in the order of the configuration."""
+    planned = metrics.facts["workloads"][workload]["arms"]
+    return [arm for arm in planned if f"{workload}.{arm}.throughput" in metrics.quantities]
+
+
+def pair(arms: list[str], decided: bool) -> tuple[str, str] | None:
+    """Which two arms stand side by side at first: the traditional way and paging, or the nearest there is."""
+    if not arms:
+        return None
+    right = PAGED if PAGED in arms else arms[-1]
+    order = [CONTIGUOUS, BASELINE] if decided else [BASELINE, CONTIGUOUS]
+    left = next((arm for arm in [*order, *arms] if arm in arms and arm != right), right)
+    return left, right
