@@ -8,7 +8,7 @@ ARGS ?=
 export ENGINES
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help setup run test lint lock image clean
+.PHONY: help setup run simulate test lint lock image clean
 
 help: ## This list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -19,6 +19,11 @@ setup: ## Make .venv and install what the locks pin (run and test do it too)
 
 run: setup ## Run the experiment of CONFIG (default config/smoke.yaml)
 	snakemake --cores 1 --configfile $(CONFIG) $(ARGS)
+
+# An environment that can already do it is left as it is: setting up without engines could take some away.
+simulate: ## The paper's memory figures, simulated: half a minute, no engine, no GPU (config/paper.yaml)
+	@python -c 'import babel, matplotlib, numpy, pydantic, scipy, snakemake, kvlab' 2>/dev/null || ENGINES=none workflow/setup
+	@snakemake --quiet all --cores 1 --configfile config/paper.yaml $(ARGS)
 
 test: ## Every check and test; what this machine can't run is named as SKIPPED
 	@workflow/setup --dev

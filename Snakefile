@@ -2,6 +2,7 @@
 #
 #   snakemake --cores 1                                        the default run, config/smoke.yaml
 #   snakemake --cores 1 --configfile config/full.yaml          another configuration
+#   snakemake --cores 1 --configfile config/paper.yaml         the paper's memory figures, simulated: no engine
 #   snakemake --cores 1 --config run=mine repeats=5            a few keys of it
 #   snakemake --cores 1 --use-singularity                      the same inside the image (make image)
 
@@ -21,12 +22,16 @@ container: IMAGE
 include: "workflow/rules/prepare.smk"
 include: "workflow/rules/measure.smk"
 include: "workflow/rules/analyse.smk"
+include: "workflow/rules/simulate.smk"
 include: "workflow/rules/publish.smk"
 
 
 rule all:
     default_target: True
     input:
-        RUN / "report.html",
-        RUN / "verify.json",
-        RUN / "ro-crate-metadata.json",
+        [
+            RUN / name
+            for name in ("report.html", "verify.json", "ro-crate-metadata.json")
+            if CONFIG.workloads
+        ],
+        [SIMULATED / "figures" / "figures.json"] if CONFIG.simulation else [],

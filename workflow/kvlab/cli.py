@@ -25,6 +25,12 @@ A whole run, stage by stage (Snakemake does the same, and remembers what is done
   python -m kvlab notebook  results/smoke
   python -m kvlab report    results/smoke
   python -m kvlab verify    results/smoke/report.html
+
+The paper's memory figures, simulated; no engine, no model:
+
+  python -m kvlab configure config/paper.yaml
+  python -m kvlab simulate  results/paper
+  python -m kvlab simulated results/paper
 """
 
 
@@ -74,6 +80,17 @@ def _parser() -> argparse.ArgumentParser:
         ("repeat", {"type": int, "help": "which repeat, from 0"}),
     )
     command(commands.analyse, "analyse results/smoke", run, output)
+    command(commands.simulate, "simulate results/paper", run)
+    command(commands.draw_simulation, "draw-simulation results/paper", run)
+    command(commands.simulated, "simulated results/paper", run)
+    command(
+        commands.what_if,
+        "what-if results/smoke pressured vllm-paged 0",
+        run,
+        of_workload,
+        ("arm", {"help": "an arm that was measured"}),
+        ("repeat", {"type": int, "help": "which repeat, from 0"}),
+    )
     command(commands.notebook, "notebook results/smoke", run)
     command(commands.report, "report results/smoke", run)
     command(

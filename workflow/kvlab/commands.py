@@ -9,6 +9,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from kvlab import config
 from kvlab.errors import KvlabError
@@ -94,6 +95,45 @@ def analyse(args: argparse.Namespace) -> int:
     made = stage.analyse(_loaded(args.run).section("analyse"), args.run)
     made.write(args.output or args.run / "metrics.json")
     say(f"analyse: {len(made.quantities)} quantities from {len(made.files)} raw logs")
+    return 0
+
+
+def simulate(args: argparse.Namespace) -> int:
+    """Simulate what contiguous and paged allocators hold, and judge the paper's values beside ours: simulated/."""
+    from kvlab.analyse import simulate as stage
+
+    made = stage.simulate(_simulation(args), args.run)
+    say(f"simulate: {len(made.quantities)} quantities from {len(made.files)} simulated logs")
+    return 0
+
+
+def draw_simulation(args: argparse.Namespace) -> int:
+    """Draw the simulation's figures: simulated/figures/."""
+    from kvlab.publish import simulation_figures as stage
+
+    drawn = stage.draw(_simulation(args), args.run, _loaded(args.run).report.palette)
+    say(f"draw-simulation: {drawn} figures")
+    return 0
+
+
+def simulated(args: argparse.Namespace) -> int:
+    """Print the paper's values beside the simulated ones."""
+    from kvlab.analyse import simulate as stage
+    from kvlab.publish import simulation_table
+
+    simulation_table.show_claims(stage.read_claims(args.run))
+    say(f"\nfigures: {(args.run / 'simulated' / 'figures').resolve()}")
+    return 0
+
+
+def what_if(args: argparse.Namespace) -> int:
+    """Serve a measured run's requests again from simulated pools: what each allocator would have held."""
+    from kvlab.analyse import replay as stage
+    from kvlab.analyse.raw import RawRun
+    from kvlab.publish import simulation_table
+
+    raw = RawRun.read(args.run, args.workload, args.arm, args.repeat)
+    simulation_table.show_replay(stage.quantities(raw, f"{args.workload}.{args.arm}"), raw)
     return 0
 
 
@@ -199,6 +239,13 @@ def replay(args: argparse.Namespace) -> int:
     verify(args)
     say(f"replay: {args.reference}: the same metrics, byte for byte; {args.report}")
     return 0
+
+
+def _simulation(args: argparse.Namespace) -> dict[str, Any]:
+    section = _loaded(args.run).section("simulate")
+    if not section:
+        raise KvlabError(f"{args.run / 'config.json'}: has no simulation; config/paper.yaml shows one")
+    return section
 
 
 def _known(args: argparse.Namespace, name: str) -> str:

@@ -115,7 +115,10 @@ class Picture(Part):
     block_size: int = Field(default=4, ge=1, description="Slots of a block.")
     max_model_len: int = Field(default=32, ge=2, description="Longest prompt + output, tokens.")
     requests: list[tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]] = Field(
-        default=[(6, 10), (3, 21), (12, 5), (2, 8), (9, 14), (4, 17), (7, 6), (5, 12)],
+        default=[
+            *((6, 10), (3, 21), (12, 5), (2, 8), (9, 14), (4, 17), (7, 6)),
+            *((5, 12), (10, 9), (3, 15), (8, 11), (2, 19), (6, 7), (11, 13)),
+        ],
         min_length=1,
         max_length=16,
         description="[prompt, output] tokens of each request, in order of arrival.",

@@ -31,7 +31,10 @@ onstart:
 
 
 onsuccess:
-    shell("{sys.executable} -m kvlab summary {RUN}")
+    if CONFIG.simulation:
+        shell("{sys.executable} -m kvlab simulated {RUN}")
+    if CONFIG.workloads:
+        shell("{sys.executable} -m kvlab summary {RUN}")
 
 
 wildcard_constraints:

@@ -68,6 +68,9 @@ class Allocator(Protocol):
     def taken(self, slots: Ints) -> Ints:
         """Slots that leave the pool for requests that hold `slots`: what is not free. [m]"""
 
+    def places(self, request: int) -> Ints:
+        """Addresses of the slots that a request holds, in the order in which its tokens fill them."""
+
     def owners(self) -> Ints:
         """Who holds each slot: request id, or NOBODY. [pool]"""
 
@@ -148,6 +151,11 @@ class Contiguous:
     def taken(self, slots: Ints) -> Ints:
         """Whole chunks."""
         return _chunks_for(slots)
+
+    def places(self, request: int) -> Ints:
+        """Its chunk, from the first slot to the last."""
+        offset, chunk = self.chunks[request]
+        return np.arange(offset, offset + chunk)
 
     def owners(self) -> Ints:
         """The whole chunk is its request's, rounding included."""

@@ -122,6 +122,11 @@ class Paged:
         """Blocks are handed out as they are."""
         return slots
 
+    def places(self, request: int) -> Ints:
+        """The slots of its block table; without the pinned prefix."""
+        table = np.array(self._tables[request], dtype=np.int64)
+        return (table[:, None] * self.block + np.arange(self.block)).ravel()
+
     def owners(self) -> Ints:
         """Slots in the blocks of each request's table; pinned ones are the prefix's, nobody's here."""
         slots = np.full(self.pool, NOBODY, dtype=np.int64)

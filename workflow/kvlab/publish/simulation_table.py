@@ -1,0 +1,77 @@
+"""What `kvlab simulate` and `kvlab what-if` print: the paper's values beside ours, and a run under other allocators."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kvlab.analyse.cases import POLICIES
+from kvlab.analyse.memory import SHARES
+from kvlab.analyse.paper import Verdict
+from kvlab.analyse.raw import RawRun
+from kvlab.publish.numbers import decimal, value_text
+from kvlab.quantities import Quantity
+from kvlab.terminal import say
+
+CALIBRATED = (
+    "A match of Fig. 2 and 13a is a consistency check of the definitions, not an independent reproduction: lengths are "
+    "drawn to\nthe paper's means, and their spread was fitted to one bar. config/data/paper-values.yaml says how the "
+    "ranges were set."
+)
+
+
+def show_claims(verdicts: Sequence[Verdict]) -> int:
+    """Print a line a claim: what, where, the paper's value, ours, the range, the verdict. Returns how many failed."""
+    rows = [["", "", "paper", "simulated", "expected", ""]]
+    for verdict in verdicts:
+        rows.append(
+            [
+                verdict.id,
+                verdict.where.split(":")[0],
+                "" if verdict.paper is None else _number(verdict.paper, verdict.unit),
+                "not run" if verdict.ours is None else _number(verdict.ours, verdict.unit),
+                _range(verdict),
+                verdict.verdict,
+            ]
+        )
+    _table(rows)
+    for verdict in verdicts:
+        if verdict.verdict != "held" and verdict.note:
+            say(f"  {verdict.id}: {verdict.verdict}; {verdict.note}")
+    say(CALIBRATED)
+    return sum(verdict.verdict == "failed" for verdict in verdicts)
+
+
+def show_replay(found: Sequence[Quantity], raw: RawRun) -> None:
+    """Print a line a policy, the engine's own log last: shares of the pool and requests running together."""
+    by_id = {quantity.id.split(".replay.")[-1]: quantity for quantity in found}
+    rows = [["", *SHARES, "running"]]
+    for policy in POLICIES:
+        cells = [by_id[f"{policy}.{name}"] for name in (*SHARES, "running")]
+        rows.append([f"simulated {policy}", *(_number(cell.value or 0.0, cell.unit) for cell in cells)])
+    busy = raw.accounting.holding > 0
+    steps = busy / busy.sum()  # every step in which something is held weighs the same, as the simulated ones do
+    shares = [_number(raw.accounting.mean_share(name, steps), "share") for name in SHARES]
+    rows.append(["measured", *shares, _number(raw.accounting.mean("running", steps), "requests")])
+    _table(rows)
+    same = by_id["agreement"]
+    say(f"simulated paging equals the log in {_number(same.value or 0.0, 'share')} of {same.n} steps")
+
+
+def _number(value: float, unit: str) -> str:
+    if unit in ("requests", "ratio"):
+        return decimal(value, "en", 2)
+    if unit == "slots":
+        return decimal(value, "en", 0)
+    return value_text(value, unit, "en")
+
+
+def _range(verdict: Verdict) -> str:
+    low, high = (_number(end, verdict.unit) for end in (verdict.low, verdict.high))
+    return f"above {low}" if verdict.high >= 1 and verdict.unit == "share" else f"{low} to {high}"
+
+
+def _table(rows: list[list[str]]) -> None:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        rest = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        say("  ".join([row[0].ljust(widths[0]), *rest]).rstrip())
