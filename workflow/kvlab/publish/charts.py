@@ -1,4 +1,4 @@
-"""Charts that the page draws as HTML, so that each of their numbers opens its trail: where things stand, in per cent."""
+"""Charts that the page draws as HTML, so that each number in them opens its trail: where things stand, in per cent."""
 
 from __future__ import annotations
 
@@ -66,9 +66,8 @@ def bar_rows(metrics: Metrics, workload: str, name: str) -> Chart:
     """A bar for each planned arm of a workload, from zero; an arm without a value keeps its row and says why."""
     arms = metrics.facts["workloads"][workload]["arms"]
     found = {arm: metrics.quantities.get(f"{workload}.{arm}.{name}") for arm in arms}
-    values = [
-        v for q in found.values() if q and q.value is not None for v in (q.value, *q.samples, *(q.interval or ()))
-    ]
+    decided = [q for q in found.values() if q and q.value is not None]
+    values = [value for q in decided for value in (q.value or 0.0, *q.samples, *(q.interval or ()))]
     top = max(values, default=0.0) or 1.0
 
     def at(value: float) -> float:

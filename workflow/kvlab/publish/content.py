@@ -1,4 +1,4 @@
-"""What a run's folder holds for the page, read once: figures, pools, texts, guards, runs, environment, costs, claims."""
+"""What a run's folder holds for the page, read once: figures, pools, texts, guards, runs, costs, claims."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class Content:
         """A figure's drawing in each language, its caption and text alternative; None where it was left out."""
         for figure in self._figures:
             if figure["kind"] == kind and figure["workload"] == workload:
-                files = figure.get("files") or {language: figure for language in LANGUAGES}
+                files = figure.get("files") or dict.fromkeys(LANGUAGES, figure)
                 name = f"f-{kind}-{workload}"
                 drawn = {
                     language: inline_svg(
@@ -198,9 +198,7 @@ class Content:
             stage = path.relative_to(self.root / "costs").with_suffix("").as_posix()
             if stage in ("report", "verify"):  # its own cost is not known yet while it is made
                 continue
-            rows.append(
-                {"stage": stage, "s": self._cost(file, line, "s"), "max_rss": self._cost(file, line, "max_rss")}
-            )
+            rows.append({"stage": stage} | {column: self._cost(file, line, column) for column in ("s", "max_rss")})
         return rows
 
     def _cost(self, file: str, line: dict[str, str], column: str) -> Fact | None:

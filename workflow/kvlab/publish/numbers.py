@@ -39,7 +39,7 @@ def value_text(value: float, unit: str, language: str) -> str:
     if unit == "change":
         places = 0 if abs(value) >= 0.1 else 1
         sign = "+" if value > 0 else ""
-        return sign + format_percent(value, format=_pattern(places) + "%", locale=LOCALES[language])
+        return sign + str(format_percent(value, format=_pattern(places) + "%", locale=LOCALES[language]))
     if unit == "bytes":
         for size, name in _BINARY:
             if abs(value) >= size:
@@ -48,8 +48,8 @@ def value_text(value: float, unit: str, language: str) -> str:
     if unit in ("s", "ms") and 0 < value < _SMALLEST:
         text = _with_unit(value, decimal(_SMALLEST, language, 3), unit, language)
         return str(look_up(language, "interval.less")).format(n=text)
-    places = 0 if unit in _WHOLE and float(value).is_integer() else None
-    return _with_unit(value, decimal(value, language, places), unit, language)
+    whole = unit in _WHOLE and float(value).is_integer()
+    return _with_unit(value, decimal(value, language, 0 if whole else None), unit, language)
 
 
 def decimal(value: float, language: str, places: int | None = None) -> str:

@@ -64,13 +64,12 @@ def trails(metrics: Metrics, facts: Iterable[Fact]) -> dict[str, Any]:
         return entry
 
     made = {quantity.id: one(quantity) for quantity in metrics.quantities}
-    named = {
-        fact.id: {
-            "v": _each({x: fact.text(x) for x in LANGUAGES}),
-            "s": sources.at([[files.at([fact.file, fact.sha256]), fact.id.split("#")[1]]]),
-        }
-        for fact in sorted(facts, key=lambda fact: fact.id)
-    }
+
+    def source_of(fact: Fact) -> int:
+        return sources.at([[files.at([fact.file, fact.sha256]), fact.id.partition("#")[2]]])
+
+    shown = sorted(facts, key=lambda fact: fact.id)
+    named = {fact.id: {"v": _each({x: fact.text(x) for x in LANGUAGES}), "s": source_of(fact)} for fact in shown}
     return {
         "quantities": made,
         "facts": named,
