@@ -133,6 +133,19 @@ def test_never_more_together_than_the_arm_may(arm):
         assert most > SLOTS // LENGTH  # what paging is for
 
 
+def test_a_finished_row_of_a_batch_is_held_and_does_not_run(measured):
+    _, folder = measured(BATCH)
+    before: dict[int, int] = {}
+    finished = 0
+    for step in read_lines(folder / "steps.jsonl", Step):
+        stored = {id: tokens for id, tokens, _ in step.held}
+        grown = [id for id, tokens in stored.items() if tokens != before.get(id)]
+        assert step.running == len(grown)
+        finished += len(stored) - len(grown)
+        before = stored
+    assert finished > 0
+
+
 def test_a_pool_that_is_too_small_preempts(arm):
     name, run, _, steps = arm
     pressed = name in (CONTINUOUS, PAGED) and run.kv_slots_asked == SMALL

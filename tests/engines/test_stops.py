@@ -1,0 +1,125 @@
+"""Arms that can't run here, arms that take too long, engines that fail, and runs that are killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from kvlab.errors import NotRunnable
+from kvlab.measure.engines import open_engine
+from kvlab.measure.run import measure
+from kvlab.records import RAW_FILES, Request, Step, read_lines, read_run, write_lines
+
+from .conftest import section
+
+pytestmark = pytest.mark.engine
+
+
+def test_an_arm_that_would_be_another_one_again_is_not_run(measured):
+    run, folder = measured("vllm-paged-eager")
+    assert run.status == "not_run"
+    assert "no CUDA graphs" in run.reason
+    assert all((folder / name).read_text() == "" for name in RAW_FILES if name != "run.json")
+
+
+def test_a_pool_that_does_not_fit_is_recorded(measured):
+    run, _ = measured("vllm-paged", kv_slots=100_000_000)
+    assert run.status == "not_run"
+    assert re.search(r"out of memory: weights .* 100000000 slots", run.reason)
+
+
+@pytest.mark.parametrize(("arm", "name"), [("vllm-paged", "vllm"), ("hf-continuous", "transformers")])
+def test_an_engine_that_runs_out_of_memory_says_so(job, arm, name):
+    """Past the check before it, on a machine where memory went in the meantime."""
+    engine = open_engine(name, job(arm, kv_slots=100_000_000))
+    with pytest.raises(NotRunnable, match="out of memory"):
+        engine.load()
+    engine.close()
+
+
+@pytest.fixture
+def long(tmp_path) -> Path:
+    """A workload of a minute."""
+    file = tmp_path / "long.jsonl"
+    write_lines(file, [Request(id, [id % 500, 1, 2], 120) for id in range(400)])
+    return file
+
+
+@pytest.mark.parametrize("arm", ["hf-sequential-static", "hf-continuous", "vllm-sequential"])
+def test_an_arm_that_takes_too_long_is_stopped_and_recorded(arm, model, long, tmp_path):
+    budget = 5 if arm.startswith("vllm") else 3
+    asked, folder = section(arm, time_budget_s=budget), tmp_path / "raw" / "0"
+    started = time.monotonic()
+    run = measure(asked, workload="w", arm=arm, repeat=0, requests_file=long, model=model, folder=folder)
+    assert time.monotonic() - started < budget + 20
+    assert run.status == "not_run"
+    assert "time budget" in run.reason
+    assert run.parts == []
+    assert read_lines(folder / "steps.jsonl", Step) == []
+
+
+@pytest.mark.parametrize("arm", ["hf-sequential-dynamic", "vllm-paged"])
+def test_an_engine_that_fails_leaves_nothing(arm, model, workload, tmp_path):
+    broken = tmp_path / "broken"
+    shutil.copytree(model, broken)
+    config = json.loads((broken / "config.json").read_text())
+    (broken / "config.json").write_text(json.dumps(config | {"intermediate_size": 300}))
+    folder = tmp_path / "raw" / "0"
+    with pytest.raises(Exception, match=r"size|shape") as caught:
+        measure(section(arm), workload="w", arm=arm, repeat=0, requests_file=workload, model=broken, folder=folder)
+    assert not isinstance(caught.value, NotRunnable)
+    assert list(folder.parent.iterdir()) == []
+
+
+def test_a_killed_run_leaves_nothing_that_looks_finished(model, long, workload, tmp_path):
+    import kvlab
+
+    run = tmp_path / "results"
+    folder = run / "raw" / "w" / "hf-sequential-dynamic" / "0"
+    (run / "workloads").mkdir(parents=True)
+    shutil.copy(long, run / "workloads" / "w.jsonl")
+    (run / "model").symlink_to(model)
+    requests = {"kind": "azure-conv"}
+    comparison = {"requests": requests, "arms": ["hf-sequential-dynamic"], "kv_slots": 512, "max_model_len": 128}
+    measured = {"device": "cpu", "threads": 1}
+    (run / "config.json").write_text(json.dumps({"run": "t", "workloads": {"w": comparison}, "measure": measured}))
+    command = [sys.executable, "-m", "kvlab", "measure", str(run), "w", "hf-sequential-dynamic", "0"]
+    environment = os.environ | {"PYTHONPATH": str(Path(kvlab.__file__).parents[1])}
+
+    screen, terminal = pty.openpty()
+    process = subprocess.Popen(command, env=environment, stderr=terminal, stdout=subprocess.DEVNULL)
+    os.close(terminal)
+    seen = ""
+    while not re.search(r"#0: [2-9]/400 requests, \d+ tokens", seen):  # half-way, by its progress line
+        seen += os.read(screen, 4096).decode()
+    sampler = [
+        child for child in psutil.Process(process.pid).children(recursive=True) if "monitor" in str(child.cmdline())
+    ]
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    os.close(screen)
+    assert len(sampler) == 1
+    psutil.wait_procs(sampler, timeout=5)
+    assert not sampler[0].is_running()
+    assert not folder.exists()
+    assert [path.name[:3] for path in folder.parent.iterdir()] == [".0."]
+
+    shutil.copy(workload, run / "workloads" / "w.jsonl")
+    again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert again.returncode == 0, again.stderr[-2000:]
+    assert read_run(folder).status == "completed"
+    assert [path.name for path in folder.parent.iterdir()] == ["0"]
+    lines = again.stderr.strip().splitlines()
+    assert len(lines) == 1  # no progress where no one looks
+    assert lines[0].startswith("measure w hf-sequential-dynamic #0: 10 requests, ")
