@@ -150,9 +150,13 @@ class Timeline:
 def rebuild(stays: Sequence[Stay], allocator: Allocator, requests: int, iterations: int) -> Timeline:
     """The timeline of a log of stays in which all `requests` were there from the start: the same as when it was made.
 
-    LogError where a stay is not one.
+    LogError where a stay is not one, or a request is there twice at once or after it has finished.
     """
-    for stay in stays:
+    left: dict[int, int] = {}
+    for stay in sorted(stays, key=lambda one: (one.request, one.start)):
+        if left.get(stay.request, 0) > stay.start:
+            raise LogError(f"request {stay.request}: is there twice at iteration {stay.start}")
+        left[stay.request] = iterations if stay.end == "finished" else stay.stop
         if not (0 <= stay.start < stay.stop <= iterations and stay.arrival == 0 and stay.tokens >= 1):
             raise LogError(f"request {stay.request}: not a stay in {iterations} iterations from a full queue: {stay}")
 
