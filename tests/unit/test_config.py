@@ -137,3 +137,15 @@ def test_runs_are_interleaved_repeat_by_repeat():
 def test_arms_are_named_by_their_keys():
     assert all(name == arm.name for name, arm in ARMS.items())
     assert {arm.feed for arm in ARMS.values()} == {"sequential", "batch"}
+
+
+def test_an_arm_is_one_entry(monkeypatch):
+    """What the README's contributor part shows: an arm that fixes a setting of its engine."""
+    from kvlab.arms import Arm
+
+    arm = Arm("vllm-paged-64", engine="vllm", feed="batch", changes="blocks of 64 tokens", options={"block_size": 64})
+    monkeypatch.setitem(ARMS, arm.name, arm)
+    found = config.parse(config.spread(smoke(arms=["vllm-paged", "vllm-paged-64"])), "t")
+    ours, other = (found.section("measure", "seed", name) for name in ("vllm-paged-64", "vllm-paged"))
+    assert ours["settings"]["engine"]["block_size"] == 64
+    assert other["settings"]["engine"]["block_size"] == 16

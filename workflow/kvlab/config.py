@@ -259,6 +259,8 @@ class Config(Part):
             own, other = ("vllm", "transformers") if entry.engine == "vllm" else ("transformers", "vllm")
             settings["engine"] = settings.pop(own)
             del settings[other]
+            # An arm may fix one of its engine's own settings: its difference from the others.
+            settings["engine"] |= {key: value for key, value in entry.options.items() if key in settings["engine"]}
             return {
                 "arm": {"name": entry.name, "engine": entry.engine, "feed": entry.feed, "options": entry.options},
                 "kv_slots": part.kv_slots,

@@ -1,0 +1,54 @@
+"""The two READMEs are in step: the same sections, commands, arms, files and faults; and what they name is there."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from kvlab.arms import ARMS
+
+ROOT = Path(__file__).resolve().parents[2]
+ENGLISH, CHINESE = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.zh-CN.md"))
+DOCUMENTS = [
+    ROOT / name for name in ("README.md", "README.zh-CN.md", "ARTIFACT.md", "config/README.md", "docker/README.md")
+]
+
+
+def commands(text):
+    lines = [line for block in re.findall(r"```console\n(.*?)```", text, re.S) for line in block.splitlines()]
+    return [re.sub(r"\s+#.*|<.*?>", "", line).strip() for line in lines if line and not line.startswith("#")]
+
+
+def test_both_have_the_same_sections_and_commands():
+    assert len(re.findall(r"^## ", ENGLISH, re.M)) == len(re.findall(r"^## ", CHINESE, re.M))
+    assert commands(ENGLISH) == commands(CHINESE)
+
+
+@pytest.mark.parametrize("text", [ENGLISH, CHINESE], ids=["en", "zh"])
+def test_every_arm_is_in_the_table(text):
+    assert [arm for arm in ARMS if f"| `{arm}` |" not in text] == []
+
+
+@pytest.mark.parametrize("file", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_every_link_leads_somewhere(file):
+    text = file.read_text(encoding="utf-8")
+    targets = re.findall(r"\]\((?!https?://)([^)#]*)(?:#[^)]*)?\)", text)
+    assert [t for t in targets if t and not (file.parent / t).exists()] == []
+
+
+def test_every_make_target_that_is_named_exists():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    known = set(re.findall(r"^([a-z-]+):", makefile, re.M))
+    named = {t for file in DOCUMENTS for t in re.findall(r"`?make ([a-z]+)", file.read_text(encoding="utf-8"))}
+    assert named - known - {"that", "image"} == set()
+
+
+def test_every_command_of_the_package_that_is_named_exists():
+    from kvlab import commands as known
+
+    named = {c for file in DOCUMENTS for c in re.findall(r"kvlab ([a-z]+) ", file.read_text(encoding="utf-8"))}
+    assert [name for name in named if not hasattr(known, name)] == []
+
+
+def test_the_table_of_a_run_is_not_left_out():
+    assert "<!-- smoke-table -->" not in ENGLISH + CHINESE
