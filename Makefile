@@ -8,7 +8,7 @@ ARGS ?=
 export ENGINES
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help setup run simulate test lint lock image clean
+.PHONY: help setup run simulate replay test lint lock image clean
 
 help: ## This list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -24,6 +24,10 @@ run: setup ## Run the experiment of CONFIG (default config/smoke.yaml)
 simulate: ## The paper's memory figures, simulated: half a minute, no engine, no GPU (config/paper.yaml)
 	@python -c 'import babel, matplotlib, numpy, pydantic, scipy, snakemake, kvlab' 2>/dev/null || ENGINES=none workflow/setup
 	@snakemake --quiet all --cores 1 --configfile config/paper.yaml $(ARGS)
+
+replay: ## Recompute the committed runs from their raw logs and compare, byte for byte: no engine, no GPU
+	@python -c 'import babel, matplotlib, papermill, pydantic, scipy, kvlab' 2>/dev/null || ENGINES=none workflow/setup
+	@for run in results/reference/*/; do python -m kvlab replay "$$run" || exit 1; done
 
 test: ## Every check and test; what this machine can't run is named as SKIPPED
 	@workflow/setup --dev
