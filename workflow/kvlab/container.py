@@ -1,4 +1,4 @@
-"""The image that the rules run in with `--use-singularity`, and how Apptainer is called: checked before anything starts."""
+"""The image that the rules run in with `--use-singularity`, and how Apptainer is called: checked before jobs start."""
 
 from __future__ import annotations
 
@@ -20,12 +20,10 @@ def image(root: Path, configured: str | None) -> str:
     """The image: the configuration's, else the one that `make image` makes of this checkout."""
     tool = _runtime()
     if configured is None:
-        return str(_own(root).relative_to(root))  # relative: a project that moves does not run again
+        return _own(root)
     if configured.startswith("docker://"):
         if not re.fullmatch(r"docker://[^@:]+(:\d+)?[^@:]*@sha256:[0-9a-f]{64}", configured):
-            raise ConfigError(
-                f"container: {configured} must be docker://name@sha256:… (a digest, and no tag beside it)"
-            )
+            raise ConfigError(f"container: {configured} must be docker://name@sha256:… (a digest, no tag beside it)")
         return configured
     path = root / configured
     if not path.is_file():
@@ -67,17 +65,18 @@ def _runtime() -> str:
     raise ConfigError("--use-singularity needs apptainer (or singularity) on PATH; docker/README.md says how to get it")
 
 
-def _own(root: Path) -> Path:
-    """What this machine's variant is called; on a node without a GPU, an image for another node's will do too."""
-    expected = [Path(root, _asked(root, "--name"))]
-    if "-cpu-" in expected[0].name:
-        expected.append(Path(root, _asked(root, "--name", "cuda")))
-    for path in expected:
-        if path.is_file():
-            return path
-    raise ConfigError(
-        f"no image {expected[0]}; make it with: make image (or name one: container: in the configuration)"
-    )
+def _own(root: Path) -> str:
+    """What this machine's variant is called; on a node without a GPU, an image for another node's will do too.
+
+    Relative to the project: one that moves does not run again.
+    """
+    expected = [_asked(root, "--name")]
+    if "-cpu-" in expected[0]:
+        expected.append(_asked(root, "--name", "cuda"))
+    for name in expected:
+        if (root / name).is_file():
+            return name
+    raise ConfigError(f"no image {expected[0]}; make it with: make image (or name one in the configuration)")
 
 
 def _same_recipe(root: Path, tool: str, path: Path) -> None:
