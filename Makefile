@@ -24,6 +24,7 @@ run: setup ## Run the experiment of CONFIG (default config/smoke.yaml)
 simulate: ## The paper's memory figures, simulated: half a minute, no engine, no GPU (config/paper.yaml)
 	@python -c 'import babel, matplotlib, numpy, pydantic, scipy, snakemake, kvlab' 2>/dev/null || ENGINES=none workflow/setup
 	@snakemake --quiet all --cores 1 --configfile config/paper.yaml $(ARGS)
+	@python -m kvlab simulated results/paper
 
 replay: ## Recompute the committed runs from their raw logs and compare, byte for byte: no engine, no GPU
 	@python -c 'import babel, matplotlib, papermill, pydantic, scipy, kvlab' 2>/dev/null || ENGINES=none workflow/setup

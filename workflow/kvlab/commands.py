@@ -112,7 +112,7 @@ def draw_simulation(args: argparse.Namespace) -> int:
     from kvlab.publish import simulation_figures as stage
 
     drawn = stage.draw(_simulation(args), args.run, _loaded(args.run).report.palette)
-    say(f"draw-simulation: {drawn} figures")
+    say(f"draw-simulation: {drawn} figures; the paper's values beside ours: python -m kvlab simulated {args.run}")
     return 0
 
 

@@ -31,8 +31,6 @@ onstart:
 
 
 onsuccess:
-    if CONFIG.simulation:
-        shell("{sys.executable} -m kvlab simulated {RUN}")
     if CONFIG.workloads:
         shell("{sys.executable} -m kvlab summary {RUN}")
 

@@ -46,7 +46,8 @@ class Paged:
         self.pinned = prefix // block * block  # only whole blocks can be shared between prompts that differ after it
         if self.pinned // block >= self.total:
             raise KvlabError(f"a prefix of {prefix} tokens leaves no block of the pool of {pool} slots")
-        self._free = list(range(self.total - 1, self.pinned // block - 1, -1))
+        self._pinned_blocks = self.pinned // block
+        self._free = list(range(self.total - 1, self._pinned_blocks - 1, -1))
         self._tables: dict[int, list[int]] = {}
         self._reach: dict[int, int] = {}
 
@@ -57,13 +58,15 @@ class Paged:
 
     def needs(self, prompt: int, tokens: int) -> int:
         """Blocks of one request whose sequences have `tokens` each, the pinned ones not counted."""
-        whole = -(-tokens // self.block)
+        whole = -(-tokens // self.block) - self._pinned_blocks
+        if self.samples == 1:
+            return whole
         if not self.share:
-            return self.samples * (whole - self.pinned // self.block)
+            return self.samples * whole
         if tokens <= prompt:
-            return whole - self.pinned // self.block
-        common = prompt // self.block
-        return common + self.samples * (whole - common) - self.pinned // self.block
+            return whole
+        common = prompt // self.block - self._pinned_blocks
+        return common + self.samples * (whole - common)
 
     def check(self, job: Job) -> None:
         """KvlabError where the request's own blocks at its end are more than there are."""
@@ -71,10 +74,10 @@ class Paged:
         if job.prompt < self.prefix:
             raise KvlabError(f"request {job.id}: its prompt, {job.prompt} tokens, is shorter than the shared prefix")
         most = max(self.needs(job.prompt, job.final), self.needs(job.prompt, job.prompt))
-        if most + self.pinned // self.block > self.total:
+        if most + self._pinned_blocks > self.total:
             raise KvlabError(
                 f"request {job.id}: needs {most} blocks of {self.block}, the pool of {self.pool} slots has "
-                f"{self.total - self.pinned // self.block}; raise the pool"
+                f"{self.total - self._pinned_blocks}; raise the pool"
             )
 
     def admit(self, job: Job, known: int, tokens: int, alone: bool) -> bool:
@@ -89,11 +92,14 @@ class Paged:
         """Take the blocks that are missing, all or none."""
         table = self._tables[job.id]
         more = self.needs(job.prompt, tokens) - len(table)
-        if more > len(self._free):
+        free = self._free
+        if more > len(free):
             return False
-        if more > 0:
-            table.extend(self._free[-more:])
-            del self._free[-more:]
+        if more == 1:
+            table.append(free.pop())
+        elif more > 0:
+            table.extend(free[-more:])
+            del free[-more:]
         reach = -(-tokens // self.block) * self.block
         parting = self.share and self.samples > 1 and tokens <= job.prompt
         self._reach[job.id] = min(reach, job.prompt) if parting else reach  # the sequences part after the prompt

@@ -15,12 +15,15 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 
 import numpy as np
 
 from kvlab.analyse.allocators import Allocator, Job
 from kvlab.analyse.timeline import Stay, Timeline
 from kvlab.errors import KvlabError
+
+_number = itemgetter(0)
 
 
 class Scheduler:
@@ -100,14 +103,21 @@ class Scheduler:
 
     def _grow(self, row: int) -> int:
         """Room for the next token of those that run, the oldest first; how many were preempted for it."""
+        events = self._grows.pop(row, None)
+        if events is None:
+            return 0
         preempted = 0
-        for number, job in sorted(self._grows.pop(row, ()), key=lambda event: event[0]):
+        events.sort(key=_number)
+        for number, job in events:
             if self._admission.get(job.id) != number:
                 continue
-            start, tokens = self._since[job.id]
-            preempted += self._make_room(job, tokens + row - start, row)
-            if job.id in self._running:
-                self._plan_growth(job, row, tokens + row - start)
+            start, had = self._since[job.id]
+            tokens = had + row - start
+            if not self.allocator.grow(job, tokens):
+                preempted += self._make_room(job, tokens, row)
+                if job.id not in self._running:
+                    continue
+            self._plan_growth(job, row, tokens)
         return preempted
 
     def _make_room(self, job: Job, tokens: int, row: int) -> int:
