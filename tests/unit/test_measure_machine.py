@@ -49,10 +49,13 @@ def test_more_gpus_than_there_are_is_a_fault_that_names_both_numbers():
     assert not isinstance(caught.value, NotRunnable)
 
 
-def test_one_core_is_left_to_the_sampler():
+def test_one_core_is_left_to_the_sampler(monkeypatch):
     import os
 
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
     assert machine.threads(3) == 3
+    assert machine.threads(None) == 5
+    monkeypatch.delenv("OMP_NUM_THREADS")
     assert machine.threads(None) == max(1, len(os.sched_getaffinity(0)) - 1)
 
 

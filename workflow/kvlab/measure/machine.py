@@ -73,7 +73,13 @@ def check_gpus(settings: dict[str, Any], gpus: int) -> None:
 
 
 def threads(wanted: int | None) -> int:
-    """CPU threads of an engine: one core is left to the sampler and the system."""
+    """CPU threads of an engine: as asked, as OMP_NUM_THREADS says, or one core less than there are.
+
+    One core is left to the sampler and the system: a thread that has to wait for its core holds up all the others.
+    """
+    said = os.environ.get("OMP_NUM_THREADS", "")
+    if wanted is None and said.isdigit():
+        return max(1, int(said))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return wanted or max(1, cores - 1)
 

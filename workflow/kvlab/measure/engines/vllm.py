@@ -46,6 +46,7 @@ class VllmEngine:
             )
         if job.record_steps:
             os.environ[FILE] = str(self.steps_file)
+        import torch
         from vllm import LLM
         from vllm.platforms import current_platform
 
@@ -54,6 +55,8 @@ class VllmEngine:
                 f"this vLLM is built for {current_platform.device_type}, the run is for {job.device}; "
                 "install the other lock's engines, or set measure.device"
             )
+        if job.device == "cpu" and torch.get_num_threads() != job.threads:
+            torch.set_num_threads(job.threads)  # OMP_NUM_THREADS came too late where torch was imported before
         with memory(job.scratch):
             self.llm = LLM(**self._arguments(eager))
             self.read = self.llm.collective_rpc("kvlab_read_back")

@@ -1,0 +1,51 @@
+"""What recording every step costs: throughput of vllm-paged with the recorder, divided by without.
+
+    python benchmarks/recorder_cost.py           a tiny model: steps of 1 to 2 ms, the worst case
+    python benchmarks/recorder_cost.py --model results/smoke/model --requests 16
+    python benchmarks/recorder_cost.py --model results/full/model --dtype bfloat16 --scale 1 --max-model-len 2048 \\
+        --kv-slots 16384 --requests 256                                      on a GPU
+
+Both engines are loaded side by side, each in a process of its own, and serve the same requests in turn.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import sides
+
+from kvlab.measure.journal import Journal
+
+WITH, WITHOUT = "with the recorder", "without"
+TARGET = 0.99
+
+
+def main() -> int:
+    args = sides.parser(__doc__).parse_args()
+    if args.side:
+        served = sides.requests(args)
+        engine = sides.engine(args, "vllm-paged", record_steps=args.side == WITH)
+
+        def play() -> sides.Round:
+            journal = Journal(served)
+
+            def serve() -> int:
+                engine.serve(served, journal)
+                return journal.output_tokens
+
+            took = sides.timed(serve)
+            engine.collect(journal)
+            journal.check()
+            if bool(journal.steps) != (args.side == WITH):
+                raise RuntimeError(f"{args.side}: {len(journal.steps)} steps were recorded")
+            return took
+
+        sides.serve_rounds(play)
+        engine.close()
+        return 0
+    print(f"{args.requests} requests of {args.model}, {args.dtype}, {args.kv_slots} KV slots")
+    return 0 if sides.compare(WITH, WITHOUT, args.rounds, TARGET, sides.on_cpu(args)) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

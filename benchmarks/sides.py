@@ -1,0 +1,208 @@
+"""Two ways of doing the same work, side by side: each in a process of its own that stays, round after round in turn.
+
+Both are started and warmed up first; then one works while the other waits, and who begins changes every round, so
+that drift falls on both. What is compared is the ratio within a round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "workflow"))
+
+from kvlab.measure import machine  # noqa: E402
+from kvlab.measure.engines import Engine, open_engine  # noqa: E402
+from kvlab.measure.job import Job  # noqa: E402
+from kvlab.records import Request  # noqa: E402
+
+# Before torch is imported, which the tokenizer does: threads that wait for each other on a busy core cost 40 times.
+os.environ.setdefault("OMP_NUM_THREADS", str(machine.threads(None)))
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """Options that all comparisons share."""
+    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--model", default="random:tiny", help="a folder, e.g. results/smoke/model, or random:SHAPE")
+    made.add_argument("--requests", type=int, default=48, help="requests a round")
+    made.add_argument("--scale", type=float, default=0.1, help="of the Azure trace's lengths")
+    made.add_argument("--max-model-len", type=int, default=256)
+    made.add_argument("--kv-slots", type=int, default=2048)
+    made.add_argument("--dtype", default="float32", choices=list(machine.ITEM_BYTES))
+    made.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    made.add_argument("--rounds", type=int, default=7)
+    made.add_argument("--side", help=argparse.SUPPRESS)
+    return made
+
+
+def model_folder(source: str) -> Path:
+    """The folder itself, or a random model made once in the system's temporary folder."""
+    if not source.startswith("random:"):
+        return Path(source).resolve()
+    folder = Path(tempfile.gettempdir()) / "kvlab-benchmark-models" / source.removeprefix("random:")
+    if not (folder / "fingerprint.json").exists():
+        from kvlab.prepare.model import prepare
+
+        model = {"source": source, "revision": None, "sha256": None, "trust_remote_code": False, "seed": 0}
+        prepare({"model": model}, folder)
+    return folder
+
+
+def requests(args: argparse.Namespace) -> list[Request]:
+    """Lengths of the Azure trace, scaled, as texts whose token ids are known: some peers only take text."""
+    from kvlab.prepare import lengths
+    from kvlab.prepare.model import tokenizer
+
+    most = args.max_model_len // 2  # any two of them fit a padded batch together
+    drawn = lengths.resample(
+        lengths.read_table(), args.requests, seed=0, scale=args.scale, max_prompt=most, max_output=most
+    )
+    encode = tokenizer(model_folder(args.model))
+    letters = [f"{space}{letter}" for space in (" ", "") for letter in "aeioubcdfg"]
+    pieces = [piece for piece in letters if len(encode(piece * 50)["input_ids"]) == 50]  # a token each
+    made = []
+    for id, (prompt, output) in enumerate(drawn.pairs()):
+        text = pieces[id % len(pieces)] * prompt
+        made.append(Request(id, encode(text)["input_ids"], output, text))
+    return made
+
+
+def on_cpu(args: argparse.Namespace) -> bool:
+    """Whether the engines run on the CPU."""
+    return machine.choose_device(args.device, len(machine.gpu_indices())) == "cpu"
+
+
+def engine(args: argparse.Namespace, arm: str, **settings: object) -> Engine:
+    """An arm's engine, loaded, as a measurement would make it."""
+    from kvlab.config import parse
+
+    workload = {
+        "requests": {"kind": "azure-conv"},
+        "arms": [arm],
+        "kv_slots": args.kv_slots,
+        "max_model_len": args.max_model_len,
+    }
+    measured = {"device": args.device, "dtype": args.dtype} | settings
+    config = parse({"run": "benchmark", "workloads": {"w": workload}, "measure": measured}, "benchmark")
+    section = config.section("measure", "w", arm)
+    entry, chosen = section["arm"], section["settings"]
+    gpus = machine.gpu_indices()
+    job = Job(
+        arm=arm,
+        feed=entry["feed"],
+        options=entry["options"],
+        settings=chosen["engine"],
+        model=model_folder(args.model),
+        device=machine.choose_device(args.device, len(gpus)),
+        gpus=len(gpus),
+        dtype=args.dtype,
+        threads=machine.threads(chosen["threads"]),
+        kv_slots=args.kv_slots,
+        max_model_len=args.max_model_len,
+        record_steps=chosen["record_steps"],
+        scratch=Path(tempfile.mkdtemp(prefix="kvlab-benchmark-")),
+    )
+    made = open_engine(entry["engine"], job)
+    made.load()
+    made.compile()
+    return made
+
+
+Round = tuple[float, float, int]  # seconds, seconds of the worker's CPU, output tokens
+
+
+def timed(work: Callable[[], int]) -> Round:
+    """Time `work`, which returns its output tokens."""
+    began, began_cpu = time.perf_counter(), time.process_time()
+    tokens = work()
+    return time.perf_counter() - began, time.process_time() - began_cpu, tokens
+
+
+def serve_rounds(play: Callable[[], Round]) -> None:
+    """The worker's side: play a round for each line on standard input; answer with what it took."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print must not get between
+    play()
+    print(json.dumps("ready"), file=answers, flush=True)
+    for _ in sys.stdin:
+        print(json.dumps(play()), file=answers, flush=True)
+
+
+class Side:
+    """The caller's side: a worker process."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        command = [sys.executable, *sys.argv, "--side", name]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._answer()
+
+    def _answer(self) -> Any:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"{self.name}: stopped with exit code {self.process.wait()}; its errors are above")
+        return json.loads(line)
+
+    def round(self) -> Round:
+        """What one round took."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("round\n")
+        self.process.stdin.flush()
+        seconds, cpu, tokens = self._answer()
+        return seconds, cpu, tokens
+
+    def close(self) -> None:
+        """Let the worker go."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait(timeout=60)
+
+
+def compare(ours: str, theirs: str, rounds: int, target: float, in_worker: bool) -> bool:
+    """Run both, print every sample and the ratio ours / theirs of each round; whether the median meets the target.
+
+    On a machine that does other things as well the clock tells little. Where all work is done by the worker itself
+    (`in_worker`: on a CPU) its own CPU time is compared too.
+    """
+    sides = [Side(ours), Side(theirs)]
+    samples: dict[str, list[Round]] = {ours: [], theirs: []}
+    for number in range(rounds):
+        for side in sides if number % 2 == 0 else sides[::-1]:
+            samples[side.name].append(side.round())
+    for side in sides:
+        side.close()
+    width = max(len(ours), len(theirs), 12) + 2
+
+    def line(name: str, values: Sequence[float], digits: int, unit: str = "") -> None:
+        print(f"  {name:{width}}" + " ".join(f"{value:9.{digits}f}" for value in values) + unit)
+
+    def ratios(unit: int) -> list[float]:
+        return [
+            (mine[2] / mine[unit]) / (other[2] / other[unit])
+            for mine, other in zip(samples[ours], samples[theirs], strict=True)
+        ]
+
+    for name, taken in samples.items():
+        line(name, [tokens / seconds for seconds, _, tokens in taken], 1, "  output tokens/s")
+    line("ratio", ratios(0), 4)
+    if in_worker:
+        line("by CPU time", ratios(1), 4, f"  median {statistics.median(ratios(1)):.4f}")
+    median = statistics.median(ratios(0))
+    met = median >= target
+    print(
+        f"  median {median:.4f} ({min(ratios(0)):.4f} to {max(ratios(0)):.4f}, {rounds} rounds), "
+        f"target at least {target}: {'met' if met else 'MISSED'}; load average {os.getloadavg()[0]:.1f}\n",
+        flush=True,
+    )
+    return met
