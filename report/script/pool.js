@@ -64,6 +64,29 @@
     });
   }
 
+  // A colour for each request, the same on both sides; requests that hold cache together differ as far as colours last.
+  function paint(parts) {
+    const count = HUES.light.length, chosen = new Map();
+    for (const part of parts) {
+      for (const frame of part.frames) {
+        const new_ = frame.filter(([request]) => !chosen.has(request));
+        if (!new_.length) continue;
+        const used = Array(count).fill(0);
+        for (const [request] of frame) if (chosen.has(request)) used[chosen.get(request)] += 1;
+        for (const [request] of new_) {
+          let best = request % count;
+          for (let k = 0; k < count; k += 1) {
+            const hue = (request + k) % count;
+            if (used[hue] < used[best]) best = hue;
+          }
+          used[best] += 1;
+          chosen.set(request, best);
+        }
+      }
+    }
+    return chosen;
+  }
+
   // The four shares of the pool, by the rules of analyse/memory.py.
   function shares(part, frame) {
     let tokens = 0, filled = 0, charged = 0;
@@ -123,6 +146,7 @@
       this.frame = frame;
       const inside = frame >= 0 && frame < this.part.t.length;
       const held = inside ? this.part.frames[frame] : [];
+      this.element.dataset.step = inside ? this.part.step[frame] : "";
       this.draw(held, inside ? this.part.places[frame] : []);
       const slots = shares(this.part, held);
       SHARES.forEach((name, i) => {
@@ -146,8 +170,7 @@
     }
 
     colour(request) {
-      const hues = HUES[ink.dark ? "dark" : "light"];
-      return hues[request % hues.length];
+      return HUES[ink.dark ? "dark" : "light"][hues.get(request)];
     }
 
     hatch(context, colour) {
@@ -230,9 +253,10 @@
   // --- the whole view ----------------------------------------------------------------------------------------------
   const words = () => page.words[page.language].script;
   const per = {
-    cent: (share) => new Intl.NumberFormat(page.root.lang, { style: "percent", minimumFractionDigits: 1, maximumFractionDigits: 1 }).format(share),
+    cent: (share) => new Intl.NumberFormat(page.root.lang, { style: "percent", minimumFractionDigits: 1, maximumFractionDigits: 1, roundingMode: "halfEven" }).format(share),
     seconds: (ms) => new Intl.NumberFormat(page.root.lang, { minimumFractionDigits: 2, maximumFractionDigits: 2 }).format(ms / 1000),
   };
+  let hues = new Map();
   const ink = { dark: false, free: "#eee" };
   const sides = [...view.querySelectorAll(".pool")].map((element) => new Side(element));
   const slider = get("pool-slider"), play = get("pool-play"), follow = get("pool-follow"), workload = get("pool-workload");
@@ -261,6 +285,7 @@
       side.use(used[i], columns, Math.ceil(cells / columns), cell);
       side.what.replaceChildren(...armName(side.select.value));
     });
+    hues = paint([...used].reverse()); // the paged side first: more requests meet there
     const ids = [...new Set(used.flatMap((one) => one.held.map((stretch) => stretch[0])))].sort((a, b) => a - b);
     follow.replaceChildren(follow.options[0], ...ids.map((id) => new Option(String(id), String(id))));
     follow.value = "";
@@ -283,7 +308,8 @@
     slider.value = Math.round(position * MOST);
     const text = own() ? `${Math.round(position * 100)}%` : page.fill(words().at, { t: per.seconds(position * longest()) });
     if (get("pool-time").textContent !== text) get("pool-time").textContent = text;
-    get("pool-request").textContent = followed === null ? get("pool-request").dataset.hint : sides.map((side) => side.follow(followed)).join(" · ");
+    get("pool-hint").hidden = followed !== null;
+    get("pool-request").textContent = followed === null ? "" : sides.map((side) => side.follow(followed)).join(" · ");
     if (!playing) describe();
   }
 

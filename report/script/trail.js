@@ -98,7 +98,7 @@
       parts.push(facts);
       if (entry.e) parts.push(section(words().samples, strip(entry), element("p", { class: "samples" }, entry.et.map((text) => page.pick(text)).join(" · "))));
     }
-    parts.push(section(words().sources, sources(entry, isFact)), section(words().command, command()));
+    parts.push(section(words().command, command()), section(words().sources, sources(entry, isFact)));
     body.replaceChildren(...parts);
     return true;
   }

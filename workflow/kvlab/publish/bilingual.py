@@ -62,6 +62,11 @@ def number(quantity: Quantity | None) -> Both | Markup:
     )
 
 
+def tick(ratio: float) -> Both:
+    """What stands at a grid line of a chart of ratios."""
+    return Both(lambda language: look_up(language, "units.ratio").format(n=f"{ratio:g}"))
+
+
 def fact(named: Fact | None) -> Both | Markup:
     """A fact as the element that opens its trail."""
     if named is None:

@@ -32,12 +32,12 @@ def visible(text: str) -> str:
 
 @dataclass(frozen=True)
 class Answered:
-    """A prompt and what the arms made of it; `others` holds (arm, common start, rest) where one differs."""
+    """A prompt and what the first arm made of it; `others`: (arm, how it goes on) of those whose tokens differ."""
 
     id: int
     prompt: str
     answer: str
-    others: list[tuple[str, str, str]]
+    others: list[tuple[str, str]]
 
 
 class Content:
@@ -137,15 +137,17 @@ class Content:
             return []
         prompts = {one.id: one.text for one in read_lines(path, Request) if one.text is not None}
         arms = counted(self.metrics, workload)
-        made = {arm: {out.id: out.text for out in self.first_runs[workload, arm].all_outputs} for arm in arms}
+        made = {arm: {out.id: out for out in self.first_runs[workload, arm].all_outputs} for arm in arms}
         shown = []
         for key in sorted(prompts)[:MOST_TEXTS]:
             answers = [(arm, made[arm][key]) for arm in arms if key in made[arm]]
             if not answers:
                 continue
             first = answers[0][1]
-            others = [(arm, *_part(first, text)) for arm, text in answers[1:] if text != first]
-            shown.append(Answered(key, prompts[key] or "", first, others))
+            others = [
+                (arm, _rest(first.text, out.text)) for arm, out in answers[1:] if out.token_ids != first.token_ids
+            ]
+            shown.append(Answered(key, prompts[key] or "", first.text, others))
         return shown
 
     # --- the proof ----------------------------------------------------------------------------------------------
@@ -180,6 +182,11 @@ class Content:
         if not document:
             return []
         return list(document["claims"] if isinstance(document, dict) else document)
+
+    def claims_by_id(self) -> list[tuple[str, list[dict[str, Any]]]]:
+        """Each claim with its verdicts, one a workload, in the order of the claims."""
+        ids = list(dict.fromkeys(claim["id"] for claim in self.claims))
+        return [(one, [claim for claim in self.claims if claim["id"] == one]) for one in ids]
 
     def claims_with(self, verdict: str) -> Fact:
         """How many claims have this verdict."""
@@ -221,7 +228,7 @@ class Content:
             yield workload, [(arm, found) for arm, found in by_arm.items() if found]
 
 
-def _part(first: str, other: str) -> tuple[str, str]:
-    """Where another answer parts from the first: (what both say, how it goes on)."""
+def _rest(first: str, other: str) -> str:
+    """How another answer goes on from where it parts from the first."""
     at = next((i for i, (a, b) in enumerate(zip(first, other, strict=False)) if a != b), min(len(first), len(other)))
-    return first[:at], other[at:]
+    return other[at:]

@@ -35,6 +35,8 @@ class Fact:
             return numbers.date_text(str(self.value), language)
         if self.kind == "number":
             return numbers.decimal(float(self.value), language, 0 if float(self.value).is_integer() else None)
+        if self.kind == "level":
+            return numbers.level_text(float(self.value), language)
         if self.kind == "millions":
             return numbers.value_text(float(self.value) / 1e6, "millions", language)
         return numbers.value_text(float(self.value), self.kind, language)

@@ -65,6 +65,11 @@ def date_text(iso: str, language: str) -> str:
     return str(format_date(datetime.datetime.fromisoformat(iso), format="long", locale=LOCALES[language]))
 
 
+def level_text(value: float, language: str) -> str:
+    """A confidence level: 95%, not 95.0%."""
+    return str(format_percent(value, format="0.#%", locale=LOCALES[language]))
+
+
 def _share(value: float, language: str) -> str:
     per_cent = 100 * value
     if 0 < per_cent < 0.095:

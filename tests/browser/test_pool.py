@@ -1,0 +1,131 @@
+"""The pool view: it shows recorded steps and nothing else, by mouse, by keyboard, and for those who can't see it."""
+
+import numpy as np
+import pytest
+
+from kvlab.analyse.memory import SHARES
+from kvlab.analyse.raw import RawRun
+from kvlab.publish.pool_view import pool_view
+
+SHOWN = """() => [...document.querySelectorAll(".pool")].map((side) => ({
+  arm: side.querySelector("select").value,
+  step: side.dataset.step,
+  status: side.querySelector(".pool-status").textContent,
+  shares: [...side.querySelectorAll("dd")].map((one) => one.textContent),
+}))"""
+
+
+def set_slider(page, value):
+    page.locator("#pool-slider").evaluate("(e, v) => { e.value = v; e.dispatchEvent(new Event('input')); }", value)
+
+
+def test_it_opens_on_the_workload_that_shows_paging(open_page):
+    page = open_page()
+    assert page.locator("#pool-workload").input_value() == "pressured"
+    assert [side["arm"] for side in page.evaluate(SHOWN)] == ["vllm-contiguous", "vllm-paged"]
+
+
+@pytest.mark.parametrize("workload", ["seed", "pressured"])
+@pytest.mark.parametrize("arm", ["vllm-contiguous", "vllm-paged"])
+def test_the_shares_are_those_of_the_accounting(open_page, run, workload, arm):
+    page = open_page()
+    page.select_option("#pool-workload", workload)
+    page.locator(".pool select").nth(1).select_option(arm)
+    page.locator("[name=pool-clock][value=own]").check(force=True)
+    raw = RawRun.read(run, workload, arm, 0)
+    zero = min(one.arrival_s for one in raw.served)
+    times, kept = raw.accounting.t_s - zero, pool_view(raw)["step"]
+    for value in (1, 137, 500, 863, 999):
+        set_slider(page, value)
+        side = page.evaluate(SHOWN)[1]
+        step = int(side["step"])
+        following = min((times[one] for one in kept if one > step), default=np.inf)
+        assert times[step] - 1e-4 <= value / 1000 * (raw.end_s - zero) < following + 1e-4
+        expected = [f"{100 * raw.accounting.share(name)[step]:.1f}%" for name in SHARES]
+        assert side["shares"] == expected, (value, step)
+        assert side["status"].startswith(
+            f"{raw.accounting.holding[step]} running, {raw.accounting.waiting[step]} waiting"
+        )
+
+
+def test_every_arm_can_stand_on_either_side(open_page):
+    page = open_page()
+    page.select_option("#pool-workload", "seed")
+    arms = page.locator(".pool select").first.locator("option").all_text_contents()
+    assert len(arms) == 5
+    for arm in arms:
+        page.locator(".pool select").first.select_option(arm)
+        set_slider(page, 300)
+        shares = page.evaluate(SHOWN)[0]["shares"]
+        assert sum(float(text.rstrip("%")) for text in shares) == pytest.approx(100, abs=0.3)
+
+
+def test_the_keyboard_moves_it(open_page):
+    page = open_page()
+    slider = page.locator("#pool-slider")
+    slider.focus()
+    page.keyboard.press("Home")
+    assert slider.input_value() == "0"
+    spoken = slider.get_attribute("aria-valuetext")
+    page.keyboard.press("PageUp")
+    assert int(slider.input_value()) > 0
+    assert slider.get_attribute("aria-valuetext") != spoken
+    assert "vllm-paged" in spoken
+    page.keyboard.press("End")
+    assert "finished" in page.locator(".pool-status").first.text_content()
+    page.keyboard.press("Home")
+    page.locator("#pool-forward").focus()
+    before = page.locator("#pool-time").text_content()
+    page.keyboard.press("Enter")
+    assert page.locator("#pool-time").text_content() != before
+    page.locator("#pool-back").click()
+    assert page.locator("#pool-time").text_content() == before
+
+
+def test_play_moves_and_pause_stops(open_page):
+    page = open_page()
+    page.locator("#pool-slider").focus()
+    page.keyboard.press("Home")
+    page.locator("#pool-play").focus()
+    page.keyboard.press("Space")
+    page.wait_for_timeout(600)
+    assert int(page.locator("#pool-slider").input_value()) > 20
+    page.keyboard.press("Space")
+    stood = page.locator("#pool-slider").input_value()
+    page.wait_for_timeout(200)
+    assert page.locator("#pool-slider").input_value() == stood
+    assert page.locator("#pool-live").text_content()
+
+
+def test_nothing_moves_by_itself_and_reduced_motion_is_obeyed(open_page):
+    page = open_page(reduced_motion="reduce")
+    page.locator("#pool-slider").focus()
+    page.keyboard.press("Home")
+    page.wait_for_timeout(200)
+    assert page.locator("#pool-slider").input_value() == "0"
+    page.locator("#pool-play").click()
+    seen = set()
+    for _ in range(12):
+        page.wait_for_timeout(100)
+        seen.add(page.locator("#pool-slider").input_value())
+    assert 2 <= len(seen) <= 4  # pictures, not a film
+
+
+def test_a_request_is_followed(open_page):
+    page = open_page()
+    page.select_option("#pool-follow", "3")
+    set_slider(page, 100)
+    assert "equest 3" in page.locator("#pool-request").text_content()
+    assert page.locator("#pool-hint").is_hidden()
+    page.select_option("#pool-follow", "")
+    page.locator(".pool canvas").nth(1).hover(position={"x": 8, "y": 8})
+    assert "tokens in" in page.locator("#pool-request").text_content()
+
+
+def test_the_picture_has_words(open_page):
+    page = open_page()
+    label = page.locator(".pool canvas").nth(1).get_attribute("aria-label")
+    assert "vllm-paged" in label
+    assert "token states" in label
+    page.locator("#pool details summary").click()
+    assert page.locator("#pool details table").is_visible()

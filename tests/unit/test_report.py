@@ -1,0 +1,171 @@
+"""The page as bytes: the same for the same run, whole, small, and safe whatever a log holds."""
+
+import json
+import re
+import shutil
+
+import pytest
+from tests.fixtures import small_run
+
+from kvlab.errors import KvlabError, LogError
+from kvlab.publish import content
+from kvlab.publish.inline import inline_svg
+from kvlab.publish.report import build, render
+from kvlab.publish.story import Story, verdict
+from kvlab.publish.trail import embed
+from kvlab.publish.verify import numbers_shown
+from kvlab.quantities import Metrics, Quantity
+
+SECTION = {"language": "en", "title": None, "palette": "okabe-ito"}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return small_run.build(tmp_path_factory.mktemp("report") / "small")
+
+
+@pytest.fixture(scope="module")
+def page(run):
+    return build(SECTION, run)
+
+
+def test_the_same_run_gives_the_same_bytes_wherever_it_lies(run, page, tmp_path):
+    elsewhere = tmp_path / "moved"
+    shutil.copytree(run, elsewhere)
+    assert build(SECTION, elsewhere) == page
+    assert render(SECTION, elsewhere) == page
+    assert (elsewhere / "report.html").read_text(encoding="utf-8") == page
+
+
+def test_no_trace_of_this_machine(run, page):
+    assert str(run) not in page
+    assert str(run.parent) not in page
+
+
+def test_it_asks_nobody_for_anything(page):
+    assert re.findall(r"""(?:src|srcset|action|poster)=["'][^"']""", page) == []
+    links = set(re.findall(r'<(\w+)[^>]*?\bhref="(?!#)([^"]*)"', page))
+    assert links == {("link", "data:,"), ("a", "https://arxiv.org/abs/2309.06180")}
+    assert "@import" not in page
+    assert re.findall(r"url\((?!#)", page) == []
+
+
+def test_it_is_small(page):
+    assert len(page.encode()) < 3 * 2**20
+
+
+def test_ids_are_unique_and_labels_exist(page):
+    ids = re.findall(r'\sid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    named = {one for names in re.findall(r'aria-labelledby="([^"]+)"', page) for one in names.split()}
+    assert named <= set(ids)
+
+
+def test_every_number_is_a_quantity(run, page):
+    shown = numbers_shown(page)
+    assert {key for key, _ in shown} == {q.id for q in Metrics.read(run / "metrics.json").quantities}
+
+
+def test_the_language_and_the_title_are_the_configuration_s(run):
+    chinese = build(SECTION | {"language": "zh", "title": "<My> title"}, run)
+    assert '<html lang="zh-Hans" data-lang="zh">' in chinese
+    assert "<h1>&lt;My&gt; title</h1>" in chinese
+
+
+def test_another_palette_is_another_style(run, page):
+    assert "--tokens: #0072B2" in page
+    assert "--tokens: #4477AA" in build(SECTION | {"palette": "tol-bright"}, run)
+
+
+def test_an_older_run_still_renders(run, tmp_path):
+    old = tmp_path / "old"
+    shutil.copytree(run, old, ignore=shutil.ignore_patterns("claims.json", "costs", "figures", "workloads"))
+    page = build(SECTION, old)
+    assert 'data-q="seed.speedup"' in page
+    assert 'id="claims"' not in page
+
+
+def test_a_run_without_pressure_makes_no_claim_about_paging(run, tmp_path):
+    alone = tmp_path / "alone"
+    shutil.copytree(run, alone)
+    document = json.loads((alone / "metrics.json").read_text(encoding="utf-8"))
+    del document["facts"]["workloads"]["pressured"]
+    for name in ("runs", "guards"):
+        document[name] = [one for one in document[name] if one["workload"] == "seed"]
+    document["quantities"] = [q for q in document["quantities"] if q["id"].startswith("seed.")]
+    (alone / "metrics.json").write_text(json.dumps(document), encoding="utf-8")
+    page = build(SECTION, alone)
+    assert "This run makes no claim about paging by itself" in page
+    assert "the paged pool was never filled" in page
+    assert "本次运行对分页本身不作任何结论" in page
+    assert "unclaimed" in page.split("</style>")[1]
+
+
+def test_a_missing_or_broken_file_is_named(run, tmp_path):
+    with pytest.raises(KvlabError, match=r"metrics\.json"):
+        build(SECTION, tmp_path)
+    broken = tmp_path / "broken"
+    shutil.copytree(run, broken)
+    (broken / "raw" / "seed" / "vllm-paged" / "0" / "steps.jsonl").write_text("{}\n", encoding="utf-8")
+    with pytest.raises(LogError, match=r"steps\.jsonl:1"):
+        build(SECTION, broken)
+
+
+def test_what_stands_in_a_script_can_not_leave_it():
+    nasty = {"x": "</script><!--\u2028\u2029&\ud800"}
+    text = embed(nasty)
+    assert not set("<>&\u2028\u2029") & set(text)
+    text.encode("utf-8")
+    assert json.loads(text) == nasty
+
+
+def test_what_can_not_be_seen_is_made_visible():
+    assert content.visible("a\x00b\x1b\x7f\n\tc") == "a␀b␛␡\n\tc"
+    assert content.visible("half \ud83d") == "half \ufffd"
+    assert content.visible("\u202eשלום e\u0301") == "\u202eשלום e\u0301"
+
+
+@pytest.mark.parametrize(
+    "inside",
+    [
+        "<script>1</script>",
+        '<a href="https://x.org">',
+        '<g onload="x()"/>',
+        "<foreignObject/>",
+        '<image href="x.png"/>',
+    ],
+)
+def test_a_drawing_that_could_run_something_is_refused(inside):
+    with pytest.raises(LogError, match="not a plain SVG"):
+        inline_svg(f'<svg viewBox="0 0 1 1">{inside}</svg>', "f", "t")
+
+
+def test_a_drawing_s_ids_are_its_own():
+    inside = '<style>*{}</style><path id="a" d="M 1.234 5.678 \nL 2 3 \n"/><use href="#a"/><g id="b"/>'
+    svg = f'<?xml?><svg viewBox="0 0 9.5 9">{inside}</svg>'
+    made = inline_svg(svg, "p", "label")
+    assert 'id="p-' in made
+    assert made.count("p-") == 2
+    assert 'd="M1.2 5.6L2 3"' in made
+    assert "<style>" not in made
+    assert 'aria-labelledby="label"' in made
+
+
+@pytest.mark.parametrize(
+    ("value", "interval", "said"),
+    [
+        (None, None, "undecided"),
+        (1.4, None, "one-run"),
+        (1.4, (1.2, 1.5), "more"),
+        (1.1, (0.98, 1.2), "same"),
+        (0.9, (0.8, 0.95), "less"),
+    ],
+)
+def test_only_an_interval_makes_a_difference_a_finding(value, interval, said):
+    why = None if value else "nothing queued"
+    assert verdict(Quantity("w.paging.gain", value, "ratio", "f", 3, [], interval, why_none=why)) == said
+    assert verdict(None) == "undecided"
+
+
+def test_headlines_come_from_the_workload_that_has_them(run):
+    assert Story.of(Metrics.read(run / "metrics.json")) == Story("seed", "pressured", "more")

@@ -1,0 +1,109 @@
+"""The words of the page: complete in both languages, without typed numbers, harmless whatever they are filled with."""
+
+import re
+
+import pytest
+from markupsafe import Markup
+
+from kvlab.publish.strings import LANGUAGES, REPORT, has, look_up, rich, said, words
+from kvlab.quantities import UNITS, Metrics
+
+HOLE = re.compile(r"\{(\w+)\}")
+PLURALS = {"one", "other"}
+# Names, not quantities: a conference and its year, a paper's number, a digest, a statistic.
+NAMED = re.compile(r"SOSP 2023|abs/2309\.06180|SHA-256|95th percentile|第 95 百分位")
+
+
+def leaves(tree, at=""):
+    for key, value in tree.items():
+        if isinstance(value, dict) and set(value) <= PLURALS:
+            yield at + key, " ".join(value.values())
+        elif isinstance(value, dict):
+            yield from leaves(value, f"{at}{key}.")
+        else:
+            yield at + key, value
+
+
+@pytest.fixture(scope="module")
+def texts():
+    return {x: {k: v for k, v in leaves(words(x)) if not k.startswith("said.")} for x in LANGUAGES}
+
+
+def test_both_languages_say_everything(texts):
+    assert texts["en"].keys() == texts["zh"].keys()
+    for language in LANGUAGES:
+        assert [key for key, text in texts[language].items() if not isinstance(text, str) or not text.strip()] == []
+
+
+def test_both_languages_have_the_same_holes(texts):
+    for key, english in texts["en"].items():
+        assert set(HOLE.findall(english)) == set(HOLE.findall(texts["zh"][key])), key
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_no_number_is_typed(texts, language):
+    typed = {key: text for key, text in texts[language].items() if re.search(r"\d", NAMED.sub("", text))}
+    assert typed == {}
+
+
+def test_what_is_recorded_keeps_its_parts_in_chinese():
+    for english, chinese in words("zh")["said"].items():
+        assert set(HOLE.findall(english)) == set(HOLE.findall(str(chinese))), english
+
+
+def test_every_unit_has_words():
+    for unit in set(UNITS) - {"share", "change"}:
+        assert has(f"units.{unit}"), unit
+
+
+def test_templates_hold_no_text():
+    for template in sorted((REPORT / "templates").glob("*.j2")):
+        text = re.sub(
+            r"{#.*?#}|{%.*?%}|{{.*?}}|<(style|script)[^>]*>.*?</\1>", " ", template.read_text(), flags=re.DOTALL
+        )
+        text = re.sub(r"<[^>]*>|&\w+;", " ", text)
+        left = [word for word in re.findall(r"[^\W_]{2,}", text) if word not in {"kvlab"}]
+        assert left == [], template.name
+
+
+def test_every_key_that_a_template_names_exists():
+    for template in sorted((REPORT / "templates").glob("*.j2")):
+        for key in re.findall(r"""\bt\("([\w.-]+)"(?=[,)])""", template.read_text()):
+            assert has(key), f"{template.name}: {key}"
+
+
+def test_what_the_metrics_say_is_known_in_chinese(tmp_path):
+    from tests.fixtures import small_run
+
+    metrics = Metrics.read(small_run.build(tmp_path / "small", figures=False) / "metrics.json")
+    recorded = {q.formula for q in metrics.quantities} | {q.why_none for q in metrics.quantities if q.why_none}
+    recorded |= {guard["detail"] for guard in metrics.guards}
+    assert sorted(text for text in recorded if said("zh", text) is None) == []
+    assert sorted({q.id for q in metrics.quantities if not _named(q.id)}) == []
+
+
+def _named(key):
+    parts = key.split(".")
+    return any(has("names." + ".".join(parts[at:])) for at in range(1, len(parts)))
+
+
+def test_said_fills_parts_that_were_recorded_too():
+    text = "median over requests of: seconds from a request's arrival to its last token; median of 3 repeats"
+    assert said("zh", text) == "各请求的中位数：从请求到达到其最后一个词元的秒数；3 次重复的中位数"
+    assert said("en", text) == text
+    assert said("zh", "never heard of") is None
+
+
+def test_marks_become_html_and_nothing_else_does():
+    filled = rich("*a* **b** `c` [d](https://e.org) {f} <g>", {"f": "<script>"})
+    assert filled == Markup(
+        '<em>a</em> <strong>b</strong> <code>c</code> <a href="https://e.org">d</a> &lt;script&gt; &lt;g&gt;'
+    )
+    assert "href" not in rich("[x](javascript:alert(1))")
+    with pytest.raises(KeyError, match="nothing given"):
+        rich("{missing}", {})
+
+
+def test_a_missing_key_is_named():
+    with pytest.raises(KeyError, match=r"strings\.en\.yaml has no no\.such\.key"):
+        look_up("en", "no.such.key")
