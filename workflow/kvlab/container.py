@@ -22,7 +22,7 @@ def image(root: Path, configured: str | None) -> str:
     if configured is None:
         return _own(root)
     if configured.startswith("docker://"):
-        if not re.fullmatch(r"docker://[^@:]+(:\d+)?[^@:]*@sha256:[0-9a-f]{64}", configured):
+        if not re.fullmatch(r"docker://[^@:/]+(:\d+)?(/[^@:]+)*@sha256:[0-9a-f]{64}", configured):
             raise ConfigError(f"container: {configured} must be docker://name@sha256:… (a digest, no tag beside it)")
         return configured
     path = root / configured
