@@ -141,12 +141,12 @@ def test_a_drawing_that_could_run_something_is_refused(inside):
 
 
 def test_a_drawing_s_ids_are_its_own():
-    inside = '<style>*{}</style><path id="a" d="M 1.234 5.678 \nL 2 3 \n"/><use href="#a"/><g id="b"/>'
+    inside = '<style>*{}</style><path id="a" d="M 1.234 5.678 \nL 2 3 \nL 6 3.01 \n"/><use href="#a"/><g id="b"/>'
     svg = f'<?xml?><svg viewBox="0 0 9.5 9">{inside}</svg>'
     made = inline_svg(svg, "p", "label")
     assert 'id="p-' in made
     assert made.count("p-") == 2
-    assert 'd="M1.2 5.6L2 3"' in made
+    assert 'd="M1.2 5.7l0.8 -2.7h4"' in made
     assert "<style>" not in made
     assert 'aria-labelledby="label"' in made
 

@@ -78,14 +78,14 @@ class Content:
 
     def figure(self, kind: str, workload: str) -> dict[str, Any] | None:
         """A figure's drawing in each language, its caption and text alternative; None where it was left out."""
-        for figure in self._figures:
+        for number, figure in enumerate(self._figures):
             if figure["kind"] == kind and figure["workload"] == workload:
                 files = figure.get("files") or dict.fromkeys(LANGUAGES, figure)
                 name = f"f-{kind}-{workload}"
                 drawn = {
                     language: inline_svg(
                         read_text(self.root / "figures" / files[language]["file"]),
-                        f"{name}-{language}",
+                        f"g{number}{language[0]}",
                         f"{name}-{language}-alt",
                     )
                     for language in LANGUAGES

@@ -12,10 +12,34 @@ _UNWANTED = re.compile(
     r"<\s*(script|foreignObject|iframe|image|use[^>]+href=\"[^#\"])|\son\w+\s*=|(?:href|src)\s*=\s*[\"'](?!#)", re.I
 )
 
+_COMMAND = re.compile(r"([A-Za-z])([^A-Za-z]*)")
+
 
 def _short(path: str) -> str:
-    """A path's data on one line, to a tenth of a point: finer than a screen shows."""
-    return re.sub(r"\s*([A-Za-z])\s*", r"\1", re.sub(r"(\.\d)\d+", r"\1", path)).strip()
+    """A path's data in steps of a tenth of a point, finer than a screen shows: lines become what they move by."""
+    found = _COMMAND.findall(path)
+    if any(letter not in "MLz" for letter, _ in found):
+        return " ".join(re.sub(r"(\.\d)\d+", r"\1", path).split())
+    out, x, y = [], 0, 0  # in tenths
+    for letter, numbers in found:
+        points = [round(10 * float(number)) for number in numbers.split()]
+        if letter == "z":
+            out.append("z")
+            continue
+        for at in range(0, len(points), 2):
+            dx, dy = points[at] - x, points[at + 1] - y
+            x, y = points[at], points[at + 1]
+            if letter == "M":
+                out.append(f"M{_tenths(x)} {_tenths(y)}")
+            elif dx and dy:
+                out.append(f"l{_tenths(dx)} {_tenths(dy)}")
+            elif dx or dy:
+                out.append(f"h{_tenths(dx)}" if dx else f"v{_tenths(dy)}")
+    return "".join(out)
+
+
+def _tenths(value: int) -> str:
+    return f"{value / 10:g}"
 
 
 def inline_svg(text: str, prefix: str, labelled_by: str) -> Markup:
@@ -24,7 +48,7 @@ def inline_svg(text: str, prefix: str, labelled_by: str) -> Markup:
     body = re.sub(r"<metadata>.*?</metadata>", "", text[start:], flags=re.DOTALL)
     if start < 0 or _UNWANTED.search(body):
         raise LogError(f"figure {prefix}: not a plain SVG drawing; make it again with: kvlab notebook")
-    names = sorted(set(re.findall(r'\bid="([^"]+)"', body)), key=len, reverse=True)
+    names = sorted(set(re.findall(r'\bid="([^"]+)"', body)), key=lambda name: (-len(name), name))  # longest first
     short = {name: f"{prefix}-{number}" for number, name in enumerate(names)}
     body = re.sub(r'\bid="([^"]+)"', lambda m: f'id="{short[m[1]]}"', body)
     body = re.sub(r'href="#([^"]+)"', lambda m: f'href="#{short.get(m[1], m[1])}"', body)
