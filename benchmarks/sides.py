@@ -82,8 +82,8 @@ def on_cpu(args: argparse.Namespace) -> bool:
     return machine.choose_device(args.device, len(machine.gpu_indices())) == "cpu"
 
 
-def engine(args: argparse.Namespace, arm: str, **settings: object) -> Engine:
-    """An arm's engine, loaded, as a measurement would make it."""
+def job(args: argparse.Namespace, arm: str, **settings: object) -> Job:
+    """An arm's job, as a measurement would make it."""
     from kvlab.config import parse
 
     workload = {
@@ -97,7 +97,7 @@ def engine(args: argparse.Namespace, arm: str, **settings: object) -> Engine:
     section = config.section("measure", "w", arm)
     entry, chosen = section["arm"], section["settings"]
     gpus = machine.gpu_indices()
-    job = Job(
+    return Job(
         arm=arm,
         feed=entry["feed"],
         options=entry["options"],
@@ -112,13 +112,19 @@ def engine(args: argparse.Namespace, arm: str, **settings: object) -> Engine:
         record_steps=chosen["record_steps"],
         scratch=Path(tempfile.mkdtemp(prefix="kvlab-benchmark-")),
     )
-    made = open_engine(entry["engine"], job)
+
+
+def engine(args: argparse.Namespace, arm: str, **settings: object) -> Engine:
+    """An arm's engine, loaded."""
+    wanted = job(args, arm, **settings)
+    made = open_engine("vllm" if arm.startswith("vllm") else "transformers", wanted)
     made.load()
     made.compile()
     return made
 
 
 Round = tuple[float, float, int]  # seconds, seconds of the worker's CPU, output tokens
+Play = Callable[[], Round]
 
 
 def timed(work: Callable[[], int]) -> Round:
@@ -128,7 +134,7 @@ def timed(work: Callable[[], int]) -> Round:
     return time.perf_counter() - began, time.process_time() - began_cpu, tokens
 
 
-def serve_rounds(play: Callable[[], Round]) -> None:
+def serve_rounds(play: Play) -> None:
     """The worker's side: play a round for each line on standard input; answer with what it took."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print must not get between
@@ -144,14 +150,19 @@ class Side:
     def __init__(self, name: str) -> None:
         self.name = name
         command = [sys.executable, *sys.argv, "--side", name]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.said = tempfile.TemporaryFile("w+")  # noqa: SIM115  what libraries print, shown where the worker fails
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.said, text=True
+        )
         self._answer()
 
     def _answer(self) -> Any:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            raise SystemExit(f"{self.name}: stopped with exit code {self.process.wait()}; its errors are above")
+            code = self.process.wait()
+            self.said.seek(0)
+            raise SystemExit(f"{self.said.read()[-3000:]}\n{self.name}: stopped with exit code {code}, see above")
         return json.loads(line)
 
     def round(self) -> Round:

@@ -49,10 +49,14 @@ class Journal:
     def tokens(self, id: int, token_ids: Sequence[int], t_ns: int) -> None:
         """`token_ids` of a request reached the caller at `t_ns`."""
         entry = self.entries[id]
-        entry.token_ids.extend(token_ids)
-        entry.token_ns.extend([t_ns] * len(token_ids))
+        entry.token_ids += token_ids
+        if len(token_ids) == 1:
+            entry.token_ns.append(t_ns)
+        else:
+            entry.token_ns += [t_ns] * len(token_ids)
         self.output_tokens += len(token_ids)
-        self.check_time(t_ns)
+        if self._deadline_ns is not None and t_ns > self._deadline_ns:
+            self.check_time(t_ns)
 
     def check_time(self, t_ns: int) -> None:
         """Raises NotRunnable past the deadline."""

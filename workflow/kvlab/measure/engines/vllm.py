@@ -160,7 +160,7 @@ class VllmEngine:
             outputs = engine.step()
             t_ns = now_ns()
             for output in outputs:
-                id, completion = _request_id(output.request_id), output.outputs[0]
+                id, completion = int(output.request_id), output.outputs[0]  # the id as it was given, without suffix
                 journal.tokens(id, completion.token_ids, t_ns)
                 if output.finished:
                     journal.finish(id, completion.finish_reason, t_ns, output.num_cached_tokens or 0)
