@@ -14,7 +14,7 @@ from kvlab.publish.report import build, render
 from kvlab.publish.story import Story, verdict
 from kvlab.publish.trail import embed
 from kvlab.publish.verify import numbers_shown
-from kvlab.quantities import Metrics, Quantity
+from kvlab.quantities import Metrics, Quantities, Quantity
 
 SECTION = {"language": "en", "title": None, "palette": "okabe-ito"}
 
@@ -99,6 +99,24 @@ def test_a_run_without_pressure_makes_no_claim_about_paging(run, tmp_path):
     assert "the paged pool was never filled" in page
     assert "本次运行对分页本身不作任何结论" in page
     assert "unclaimed" in page.split("</style>")[1]
+
+
+def test_a_simulation_stands_beside_the_paper_s_values(run, page, tmp_path):
+    assert 'id="simulated"' not in page
+    both = tmp_path / "both"
+    shutil.copytree(run, both)
+    share = Quantity("simulated.sharegpt.paged.tokens", 0.969, "share", "tokens ÷ pool slots", 5, [])
+    Metrics("small", Quantities([share])).write(both / "simulated" / "metrics.json")
+    claim = {"id": "fig2.paged.tokens", "where": "Fig. 2", "quantity": share.id, "paper": 0.963, "unit": "share"}
+    claims = [
+        claim | {"verdict": "held", "note": ""},
+        claim | {"verdict": "not decided", "quantity": "gone", "note": "?"},
+    ]
+    (both / "simulated" / "claims.json").write_text(json.dumps(claims), encoding="utf-8")
+    shown = build(SECTION, both)
+    assert (share.id, "96.9%") in numbers_shown(shown)
+    assert "96.3%" in shown
+    assert f'"{share.id}":' in shown.split('id="trail-data"')[1]
 
 
 def test_a_missing_or_broken_file_is_named(run, tmp_path):

@@ -67,6 +67,11 @@ def tick(ratio: float) -> Both:
     return Both(lambda language: look_up(language, "units.ratio").format(n=f"{ratio:g}"))
 
 
+def amount(value: float, unit: str) -> Both:
+    """A number that is nobody's measurement here, such as one printed in the paper."""
+    return Both(lambda language: numbers.value_text(value, unit, language))
+
+
 def fact(named: Fact | None) -> Both | Markup:
     """A fact as the element that opens its trail."""
     if named is None:

@@ -45,6 +45,7 @@ class Content:
 
     def __init__(self, root: Path, metrics: Metrics, facts: Facts) -> None:
         self.root, self.metrics, self.facts = root, metrics, facts
+        self.more: dict[str, Quantity] = {}  # quantities that are shown and are not the metrics' own
         self.workloads: list[str] = list(metrics.facts["workloads"])
 
     @cached_property
@@ -72,19 +73,20 @@ class Content:
     # --- figures ------------------------------------------------------------------------------------------------
 
     @cached_property
-    def _figures(self) -> list[dict[str, Any]]:
-        path = self.root / "figures" / "figures.json"
-        return list(json.loads(read_text(path))["figures"]) if path.exists() else []
+    def _figures(self) -> list[tuple[Path, dict[str, Any]]]:
+        folders = [self.root / "figures", self.root / "simulated" / "figures"]
+        files = [folder / "figures.json" for folder in folders if (folder / "figures.json").exists()]
+        return [(file.parent, figure) for file in files for figure in json.loads(read_text(file))["figures"]]
 
-    def figure(self, kind: str, workload: str) -> dict[str, Any] | None:
+    def figure(self, kind: str, workload: str | None) -> dict[str, Any] | None:
         """A figure's drawing in each language, its caption and text alternative; None where it was left out."""
-        for number, figure in enumerate(self._figures):
+        for number, (folder, figure) in enumerate(self._figures):
             if figure["kind"] == kind and figure["workload"] == workload:
                 files = figure.get("files") or dict.fromkeys(LANGUAGES, figure)
-                name = f"f-{kind}-{workload}"
+                name = f"f-{kind}-{workload}" if workload else f"f-{kind}"
                 drawn = {
                     language: inline_svg(
-                        read_text(self.root / "figures" / files[language]["file"]),
+                        read_text(folder / files[language]["file"]),
                         f"g{number}{language[0]}",
                         f"{name}-{language}-alt",
                     )
@@ -92,6 +94,22 @@ class Content:
                 }
                 return {"name": name, "svg": drawn, "alt": figure["alt"], "caption": figure["caption"]}
         return None
+
+    # --- the simulation -----------------------------------------------------------------------------------------
+
+    @cached_property
+    def simulated(self) -> list[dict[str, Any]]:
+        """The simulation's claims where the run has one: the paper's value, ours as a quantity, the verdict."""
+        if not (self.root / "simulated" / "claims.json").exists():
+            return []
+        known = Metrics.read(self.root / "simulated" / "metrics.json").quantities
+        shown = []
+        for claim in self.facts.document("simulated/claims.json"):
+            quantity = known.get(claim["quantity"])
+            if quantity is not None:
+                self.more.setdefault(quantity.id, quantity)
+            shown.append(claim | {"quantity": quantity})
+        return shown
 
     # --- the pool view ------------------------------------------------------------------------------------------
 

@@ -54,7 +54,7 @@ def build(section: dict[str, Any], root: Path) -> str:
         early=Markup(early),
         script=Markup(code),
         hashes=" ".join(_hash(text) for text in (early, code)),
-        trail_data=lambda: Markup(embed(trails(metrics, facts.asked.values()) | {"run": metrics.run})),
+        trail_data=lambda: Markup(embed(trails([*metrics.quantities, *run.more.values()], facts.asked.values()) | {"run": metrics.run})),
         pool_data=Markup(embed(run.pools())),
         words_data=Markup(
             embed(
@@ -93,6 +93,7 @@ def _environment() -> Environment:
         recorded=bilingual.recorded,
         plain=bilingual.plain,
         tick=bilingual.tick,
+        amount=bilingual.amount,
         has=has,
         tags=TAGS,
         languages=LANGUAGES,

@@ -9,7 +9,7 @@ from typing import Any
 from kvlab.publish import numbers
 from kvlab.publish.facts import Fact
 from kvlab.publish.strings import LANGUAGES, said
-from kvlab.quantities import Metrics, Quantity
+from kvlab.quantities import Quantity
 
 
 def _each(texts: dict[str, str]) -> Any:
@@ -32,7 +32,7 @@ class _Table:
         return self._index[key]
 
 
-def trails(metrics: Metrics, facts: Iterable[Fact]) -> dict[str, Any]:
+def trails(quantities: Iterable[Quantity], facts: Iterable[Fact]) -> dict[str, Any]:
     """`{quantities, facts, files, sources, formulas}`: every quantity and every fact that was shown, by id.
 
     A file is [path, sha256]; a list of sources holds [index of the file, rows]. Most quantities share both, so they
@@ -63,7 +63,7 @@ def trails(metrics: Metrics, facts: Iterable[Fact]) -> dict[str, Any]:
             ]
         return entry
 
-    made = {quantity.id: one(quantity) for quantity in metrics.quantities}
+    made = {quantity.id: one(quantity) for quantity in quantities}
 
     def source_of(fact: Fact) -> int:
         return sources.at([[files.at([fact.file, fact.sha256]), fact.id.partition("#")[2]]])
