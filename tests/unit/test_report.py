@@ -8,7 +8,7 @@ import pytest
 from tests.fixtures import small_run
 
 from kvlab.errors import KvlabError, LogError
-from kvlab.publish import content
+from kvlab.publish.answers import visible
 from kvlab.publish.inline import inline_svg
 from kvlab.publish.report import build, render
 from kvlab.publish.story import Story, verdict
@@ -138,9 +138,9 @@ def test_what_stands_in_a_script_can_not_leave_it():
 
 
 def test_what_can_not_be_seen_is_made_visible():
-    assert content.visible("a\x00b\x1b\x7f\n\tc") == "a␀b␛␡\n\tc"
-    assert content.visible("half \ud83d") == "half \ufffd"
-    assert content.visible("\u202eשלום e\u0301") == "\u202eשלום e\u0301"
+    assert visible("a\x00b\x1b\x7f\n\tc") == "a␀b␛␡\n\tc"
+    assert visible("half \ud83d") == "half \ufffd"
+    assert visible("\u202eשלום e\u0301") == "\u202eשלום e\u0301"
 
 
 @pytest.mark.parametrize(

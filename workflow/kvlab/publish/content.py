@@ -5,39 +5,22 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from kvlab.analyse.raw import RawRun
+from kvlab.publish.answers import Answered, answered
 from kvlab.publish.facts import Fact, Facts
 from kvlab.publish.inline import inline_svg
 from kvlab.publish.pool_view import grid, pool_view
 from kvlab.publish.story import Story, counted, pair
 from kvlab.publish.strings import LANGUAGES
 from kvlab.quantities import Metrics, Quantity
-from kvlab.records import Request, read_lines, read_text
+from kvlab.records import read_text
 
 COUNTS = ("steady", "saturated", "noisy")
-MOST_TEXTS = 6  # prompts of a workload that are shown with their answers
-
-
-def visible(text: str) -> str:
-    """A text from a log as a reader can see it: control characters as their pictures, no half of a character pair."""
-    shown = "".join(chr(0x2400 + ord(c)) if ord(c) < 32 and c not in "\n\t" else c for c in text.replace("\x7f", "␡"))
-    return shown.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-@dataclass(frozen=True)
-class Answered:
-    """A prompt and what the first arm made of it; `others`: (arm, how it goes on) of those whose tokens differ."""
-
-    id: int
-    prompt: str
-    answer: str
-    others: list[tuple[str, str]]
 
 
 class Content:
@@ -146,27 +129,10 @@ class Content:
             made[workload] = {"pair": self.pool_pair(workload), "arms": arms}
         return made
 
-    # --- texts --------------------------------------------------------------------------------------------------
-
     def texts(self, workload: str) -> list[Answered]:
         """Prompts that are texts, with their answers; empty where the workload has only lengths."""
-        path = self.root / "workloads" / f"{workload}.jsonl"
-        if not path.exists() and not path.with_name(path.name + ".gz").exists():
-            return []
-        prompts = {one.id: one.text for one in read_lines(path, Request) if one.text is not None}
-        arms = counted(self.metrics, workload)
-        made = {arm: {out.id: out for out in self.first_runs[workload, arm].all_outputs} for arm in arms}
-        shown = []
-        for key in sorted(prompts)[:MOST_TEXTS]:
-            answers = [(arm, made[arm][key]) for arm in arms if key in made[arm]]
-            if not answers:
-                continue
-            first = answers[0][1]
-            others = [
-                (arm, _rest(first.text, out.text)) for arm, out in answers[1:] if out.token_ids != first.token_ids
-            ]
-            shown.append(Answered(key, prompts[key] or "", first.text, others))
-        return shown
+        runs = {arm: self.first_runs[workload, arm] for arm in counted(self.metrics, workload)}
+        return answered(self.root / "workloads" / f"{workload}.jsonl", runs)
 
     # --- the proof ----------------------------------------------------------------------------------------------
 
@@ -212,17 +178,19 @@ class Content:
         return self.facts.keep("claims.json", f"verdict = {verdict}", count, "number")
 
     def costs(self) -> list[dict[str, Any]]:
-        """Snakemake's benchmark files: stage, seconds and MiB as facts."""
+        """Snakemake's benchmark files of the stages that the page rests on: stage, seconds, memory.
+
+        Those that come after it, or beside it, may or may not be there when it is made.
+        """
+        stages = ["probe", "model", *(f"workload/{workload}" for workload in self.workloads)]
+        stages += ["/".join(("measure", e["workload"], e["arm"], str(e["repeat"]))) for e in self.metrics.runs]
         rows = []
-        for path in sorted((self.root / "costs").rglob("*.tsv")):
-            file = path.relative_to(self.root).as_posix()
-            with path.open(encoding="utf-8", newline="") as stream:
-                line = next(csv.DictReader(stream, delimiter="\t"), None)
-            if line is None:
+        for stage in [*stages, "analyse", "notebook"]:
+            file = f"costs/{stage}.tsv"
+            if not (self.root / file).exists():
                 continue
-            stage = path.relative_to(self.root / "costs").with_suffix("").as_posix()
-            if stage in ("report", "verify"):  # its own cost is not known yet while it is made
-                continue
+            with (self.root / file).open(encoding="utf-8", newline="") as stream:
+                line = next(csv.DictReader(stream, delimiter="\t"), {})
             rows.append({"stage": stage} | {column: self._cost(file, line, column) for column in ("s", "max_rss")})
         return rows
 
@@ -234,6 +202,10 @@ class Content:
         scale, kind = (1, "s") if column == "s" else (1 << 20, "bytes")
         return self.facts.keep(file, column, value * scale, kind)
 
+    def quantities(self) -> list[Quantity]:
+        """Every quantity that the page may show: the metrics', and those of a simulation that were asked for."""
+        return [*self.metrics.quantities, *self.more.values()]
+
     def all_quantities(self) -> Iterator[tuple[str, list[tuple[str, list[Quantity]]]]]:
         """Every quantity: by workload, then by arm ("" for those across arms)."""
         for workload in self.workloads:
@@ -244,9 +216,3 @@ class Content:
                     arm = quantity.id.split(".")[1]
                     by_arm[arm if arm in by_arm else ""].append(quantity)
             yield workload, [(arm, found) for arm, found in by_arm.items() if found]
-
-
-def _rest(first: str, other: str) -> str:
-    """How another answer goes on from where it parts from the first."""
-    at = next((i for i, (a, b) in enumerate(zip(first, other, strict=False)) if a != b), min(len(first), len(other)))
-    return other[at:]

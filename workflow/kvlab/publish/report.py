@@ -11,7 +11,9 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from kvlab.publish import bilingual, charts, content
+from kvlab.publish import bilingual, charts
+from kvlab.publish.answers import visible
+from kvlab.publish.content import Content
 from kvlab.publish.facts import Facts
 from kvlab.publish.palette import PALETTES
 from kvlab.publish.story import Story, counted, ladder
@@ -31,7 +33,7 @@ def build(section: dict[str, Any], root: Path) -> str:
     """
     root = Path(root)
     metrics, facts = Metrics.read(root / "metrics.json"), Facts(root)
-    run = content.Content(root, metrics, facts)
+    run = Content(root, metrics, facts)
     language = section.get("language") or LANGUAGES[0]
     scripts = [(REPORT / "script" / name).read_text(encoding="utf-8") for name in SCRIPTS]
     early = (REPORT / "script" / "early.js").read_text(encoding="utf-8")
@@ -54,7 +56,7 @@ def build(section: dict[str, Any], root: Path) -> str:
         early=Markup(early),
         script=Markup(code),
         hashes=" ".join(_hash(text) for text in (early, code)),
-        trail_data=lambda: Markup(embed(trails([*metrics.quantities, *run.more.values()], facts.asked.values()) | {"run": metrics.run})),
+        trail_data=lambda: Markup(embed({"run": metrics.run} | trails(run.quantities(), facts.asked.values()))),
         pool_data=Markup(embed(run.pools())),
         words_data=Markup(
             embed(
@@ -99,7 +101,7 @@ def _environment() -> Environment:
         languages=LANGUAGES,
         shares=("tokens", "reserved", "internal", "external"),
     )
-    made.filters["visible"] = content.visible
+    made.filters["visible"] = visible
     return made
 
 
