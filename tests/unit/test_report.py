@@ -101,6 +101,21 @@ def test_a_run_without_pressure_makes_no_claim_about_paging(run, tmp_path):
     assert "unclaimed" in page.split("</style>")[1]
 
 
+def test_where_sequential_arms_were_cut_both_sides_of_a_ratio_are_of_the_same_requests(run, page, tmp_path):
+    assert "were given only the first" not in page
+    cut = tmp_path / "cut"
+    shutil.copytree(run, cut)
+    document = json.loads((cut / "metrics.json").read_text(encoding="utf-8"))
+    of_all = next(q for q in document["quantities"] if q["id"] == "seed.vllm-paged.throughput")
+    document["quantities"].append(of_all | {"id": "seed.vllm-paged.cut.throughput", "value": 12.5})
+    (cut / "metrics.json").write_text(json.dumps(document), encoding="utf-8")
+    shown = build(SECTION, cut)
+    assert "were given only the first" in shown
+    first_screen = shown.split('id="answer"')[1].split("</section>")[0]
+    assert "12.5\u00a0tokens/s" in first_screen
+    assert 'data-q="seed.vllm-paged.throughput"' not in first_screen
+
+
 def test_a_simulation_stands_beside_the_paper_s_values(run, page, tmp_path):
     assert 'id="simulated"' not in page
     both = tmp_path / "both"
