@@ -38,7 +38,7 @@ class Project:
 
     def snakemake(self, *arguments: str, config: str = CONFIG) -> subprocess.CompletedProcess[str]:
         tool = Path(sys.executable).parent / "snakemake"
-        return self.command(str(tool), "--cores", "1", "--configfile", config, *arguments)
+        return self.command(str(tool), "--configfile", config, "--cores", "1", *arguments)  # --configfile takes several
 
     def due(self, *arguments: str) -> dict[str, set[str]]:
         """What a dry run would do: rule -> the wildcards of its jobs ("" for a rule without any)."""
