@@ -76,6 +76,15 @@ def test_a_manifest_that_was_mended_does_not_help(project, packed, tmp_path):
     assert "words.vllm-paged.weights.bytes" in said
 
 
+def test_simulated_paging_holds_what_vllm_held_step_by_step(project):
+    metrics = json.loads((project.run / "metrics.json").read_text())
+    guards = {g["workload"]: g for g in metrics["guards"] if g["id"] == "replay"}
+    assert {w: g["outcome"] for w, g in guards.items()} == {"words": "pass", "queue": "pass"}, guards
+    found = {q["id"]: q["value"] for q in metrics["quantities"]}
+    assert found["queue.vllm-paged.replay.agreement"] == 1.0
+    assert found["queue.vllm-paged.replay.orca-max.running"] < found["queue.vllm-paged.replay.paged.running"]
+
+
 def test_claims_are_judged_and_a_failed_one_is_an_exit_code(project, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(project.run, run, ignore=shutil.ignore_patterns("model"))

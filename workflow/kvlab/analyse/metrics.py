@@ -8,8 +8,9 @@ from typing import Any
 
 from kvlab.analyse.arm_quantities import describe_arm
 from kvlab.analyse.guards import check_workload, run_disturbances, run_faults
-from kvlab.analyse.ladder import compare_arms
+from kvlab.analyse.ladder import PAGED, compare_arms
 from kvlab.analyse.raw import RawRun
+from kvlab.analyse.replay import agreement, quantities
 from kvlab.analyse.sheet import Sheet
 from kvlab.analyse.statistics import Observed, Settings, classify, median
 from kvlab.quantities import Metrics
@@ -43,7 +44,21 @@ def analyse(section: dict[str, Any], root: Path) -> Metrics:
         compare_arms(sheet, workload, counted)
         asked = next((run.run.kv_slots_asked for repeats in counted.values() for run in repeats), None)
         metrics.guards += check_workload(sheet, workload, counted, asked)
+        metrics.guards += _replay(sheet, workload, counted.get(PAGED, []))
     return metrics
+
+
+def _replay(sheet: Sheet, workload: str, repeats: list[RawRun]) -> list[dict[str, Any]]:
+    """The simulated allocators over the paged arm's requests: what each would have held, and whether paging agrees."""
+    if not repeats:
+        return []
+    for quantity in quantities(repeats[0], f"{workload}.{PAGED}"):
+        sheet.quantities.add(quantity)
+    found = agreement(repeats[0])
+    detail = found.difference or f"{found.equal} steps, the same blocks and tokens at each"
+    return [
+        {"workload": workload, "id": "replay", "outcome": "pass" if found.whole else "not decided", "detail": detail}
+    ]
 
 
 def _judge(repeats: list[RawRun]) -> tuple[list[dict[str, Any]], list[RawRun]]:
