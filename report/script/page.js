@@ -54,7 +54,9 @@ const page = {
       document.dispatchEvent(new Event("kvlab:theme"));
     }
   });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => document.dispatchEvent(new Event("kvlab:theme")));
+  for (const query of ["(prefers-color-scheme: dark)", "print"]) {
+    matchMedia(query).addEventListener("change", () => document.dispatchEvent(new Event("kvlab:theme")));
+  }
 
   // --- every quantity -------------------------------------------------------------------------------------------
   const filter = document.getElementById("filter");
