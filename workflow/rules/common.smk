@@ -59,6 +59,15 @@ def raw(*names):
     ]
 
 
+def gpus(wildcards):
+    """How many GPUs an arm asks a cluster for."""
+    if CONFIG.measure.device == "cpu":
+        return 0
+    vllm = CONFIG.measure.vllm
+    sizes = vllm.tensor_parallel_size * vllm.pipeline_parallel_size
+    return sizes if CONFIG.engine(wildcards.arm) == "vllm" else 1
+
+
 # Caches live in named folders that survive between jobs and containers; what the user has set stays.
 CACHE = ROOT / ".cache"
 CACHES = {
@@ -77,7 +86,8 @@ CONTAINED = any(
     str(method).lower().endswith("apptainer")
     for method in workflow.deployment_settings.deployment_method
 )
-IMAGE = CONFIG.container
+# outside of a container nothing reads it
+IMAGE = CONFIG.container or "images/kvlab.sif"
 if CONTAINED:
     outside = [Path(os.environ[name]) for name in CACHES if name in os.environ]
     outside += [Path(CONFIG.model.source), Path("results")]

@@ -4,15 +4,6 @@
 RAW = RUN / "raw" / "{workload}" / "{arm}" / "{repeat}"
 
 
-def gpus(wildcards):
-    """How many GPUs an arm asks a cluster for."""
-    if CONFIG.measure.device == "cpu":
-        return 0
-    vllm = CONFIG.measure.vllm
-    sizes = vllm.tensor_parallel_size * vllm.pipeline_parallel_size
-    return sizes if CONFIG.engine(wildcards.arm) == "vllm" else 1
-
-
 rule measure:
     input:
         lambda w: code("measure.run", f"measure.engines.{CONFIG.engine(w.arm)}"),
