@@ -29,17 +29,16 @@ import sides
 from kvlab.measure.journal import Journal
 from kvlab.records import Request
 
-COMPARISONS = {
-    "paged": ("vllm-paged", "vllm bench throughput", 0.98),
-    "generate": ("vllm-paged", "LLM.generate", 0.98),
-    "sequential": ("hf-sequential-dynamic", "bare generate loop", 0.98),
-    "batch": ("hf-batch-static", "vllm bench throughput --backend hf", 1.0),
+COMPARISONS = {  # name -> ours, theirs, target, whether one process plays both
+    "paged": ("vllm-paged", "vllm bench throughput", 0.98, False),
+    "generate": ("vllm-paged", "LLM.generate", 0.98, True),
+    "sequential": ("hf-sequential-dynamic", "bare generate loop", 0.98, True),
+    "batch": ("hf-batch-static", "vllm bench throughput --backend hf", 1.0, True),
 }
 
 
-def our_arm(args: argparse.Namespace, arm: str, served: list[Request]) -> sides.Play:
+def our_arm(engine: Any, served: list[Request]) -> sides.Play:
     """An arm as a measurement runs it, every step recorded."""
-    engine = sides.engine(args, arm)
 
     def play() -> sides.Round:
         journal = Journal(served)
@@ -101,9 +100,8 @@ def bench_throughput(args: argparse.Namespace, served: list[Request]) -> sides.P
     return lambda: sides.timed(serve)
 
 
-def llm_generate(args: argparse.Namespace, served: list[Request]) -> sides.Play:
-    """`LLM.generate` on the whole batch, greedy."""
-    llm = upstream_engine(args)
+def llm_generate(engine: Any, served: list[Request]) -> sides.Play:
+    """`LLM.generate` on the whole batch, greedy, with the arm's own engine: what differs is how it is driven."""
     from vllm import SamplingParams
 
     prompts = [{"prompt_token_ids": request.prompt_token_ids} for request in served]
@@ -113,17 +111,17 @@ def llm_generate(args: argparse.Namespace, served: list[Request]) -> sides.Play:
     ]
 
     def serve() -> int:
-        outputs = llm.generate(prompts, parameters, use_tqdm=False)
+        outputs = engine.llm.generate(prompts, parameters, use_tqdm=False)
         return sum(len(output.outputs[0].token_ids) for output in outputs)
 
     return lambda: sides.timed(serve)
 
 
-def bare_loop(args: argparse.Namespace, served: list[Request]) -> sides.Play:
-    """`model.generate` for one request after another, nothing noted."""
+def bare_loop(engine: Any, served: list[Request]) -> sides.Play:
+    """`model.generate` for one request after another, with the arm's own model, nothing noted."""
     import torch
 
-    model = sides.engine(args, "hf-sequential-dynamic").model  # type: ignore[attr-defined]
+    model = engine.model
 
     def serve() -> int:
         tokens = 0
@@ -168,12 +166,22 @@ def bench_hf(args: argparse.Namespace, served: list[Request]) -> sides.Play:
     return lambda: sides.timed(serve)
 
 
-THEIRS = {
-    "vllm bench throughput": bench_throughput,
-    "LLM.generate": llm_generate,
-    "bare generate loop": bare_loop,
-    "vllm bench throughput --backend hf": bench_hf,
-}
+def plays(args: argparse.Namespace) -> dict[str, sides.Play]:
+    """What this worker plays."""
+    served, made, engine = sides.requests(args), {}, None
+    for name in args.side.split("|"):
+        if name == "vllm bench throughput":
+            made[name] = bench_throughput(args, served)
+        elif name == "LLM.generate":
+            made[name] = llm_generate(engine, served)
+        elif name == "bare generate loop":
+            made[name] = bare_loop(engine, served)
+        elif name == "vllm bench throughput --backend hf":
+            made[name] = bench_hf(args, served)
+        else:
+            engine = sides.engine(args, name)
+            made[name] = our_arm(engine, served)
+    return made
 
 
 def main() -> int:
@@ -181,15 +189,13 @@ def main() -> int:
     parser.add_argument("--only", choices=list(COMPARISONS), action="append", help="this comparison; may be repeated")
     args = parser.parse_args()
     if args.side:
-        served = sides.requests(args)
-        work = THEIRS[args.side](args, served) if args.side in THEIRS else our_arm(args, args.side, served)
-        sides.serve_rounds(work)
+        sides.serve_rounds(plays(args))
         return 0
     met = True
     for name in args.only or COMPARISONS:
-        ours, theirs, target = COMPARISONS[name]
+        ours, theirs, target, together = COMPARISONS[name]
         print(f"{name}: {ours} / {theirs}; {args.requests} requests of {args.model}, {args.dtype}")
-        met &= sides.compare(ours, theirs, args.rounds, target, sides.on_cpu(args))
+        met &= sides.compare(ours, theirs, args.rounds, target, together=together, on_cpu=sides.on_cpu(args))
     return 0 if met else 1
 
 

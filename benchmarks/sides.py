@@ -1,7 +1,6 @@
-"""Two ways of doing the same work, side by side: each in a process of its own that stays, round after round in turn.
+"""Two ways of doing the same work, side by side: loaded once, warmed up, then a round each in turn.
 
-Both are started and warmed up first; then one works while the other waits, and who begins changes every round, so
-that drift falls on both. What is compared is the ratio within a round.
+Who begins changes every round, so that drift falls on both. What is compared is the ratio within a round.
 """
 
 from __future__ import annotations
@@ -134,22 +133,23 @@ def timed(work: Callable[[], int]) -> Round:
     return time.perf_counter() - began, time.process_time() - began_cpu, tokens
 
 
-def serve_rounds(play: Play) -> None:
-    """The worker's side: play a round for each line on standard input; answer with what it took."""
+def serve_rounds(plays: dict[str, Play]) -> None:
+    """The worker's side: play the round that each line on standard input names; answer with what it took."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print must not get between
-    play()
+    for play in plays.values():
+        play()
     print(json.dumps("ready"), file=answers, flush=True)
-    for _ in sys.stdin:
-        print(json.dumps(play()), file=answers, flush=True)
+    for line in sys.stdin:
+        print(json.dumps(plays[line.strip()]()), file=answers, flush=True)
 
 
-class Side:
-    """The caller's side: a worker process."""
+class Worker:
+    """The caller's side: a process that plays one side, or both."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
-        command = [sys.executable, *sys.argv, "--side", name]
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = names
+        command = [sys.executable, *sys.argv, "--side", "|".join(names)]
         self.said = tempfile.TemporaryFile("w+")  # noqa: SIM115  what libraries print, shown where the worker fails
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.said, text=True
@@ -162,13 +162,13 @@ class Side:
         if not line:
             code = self.process.wait()
             self.said.seek(0)
-            raise SystemExit(f"{self.said.read()[-3000:]}\n{self.name}: stopped with exit code {code}, see above")
+            raise SystemExit(f"{self.said.read()[-3000:]}\n{self.names}: stopped with exit code {code}, see above")
         return json.loads(line)
 
-    def round(self) -> Round:
+    def round(self, name: str) -> Round:
         """What one round took."""
         assert self.process.stdin is not None
-        self.process.stdin.write("round\n")
+        self.process.stdin.write(f"{name}\n")
         self.process.stdin.flush()
         seconds, cpu, tokens = self._answer()
         return seconds, cpu, tokens
@@ -180,40 +180,40 @@ class Side:
         self.process.wait(timeout=60)
 
 
-def compare(ours: str, theirs: str, rounds: int, target: float, in_worker: bool) -> bool:
+def compare(ours: str, theirs: str, rounds: int, target: float, *, together: bool, on_cpu: bool) -> bool:
     """Run both, print every sample and the ratio ours / theirs of each round; whether the median meets the target.
 
-    On a machine that does other things as well the clock tells little. Where all work is done by the worker itself
-    (`in_worker`: on a CPU) its own CPU time is compared too.
+    `together` has one process play both sides: the same weights in the same place, where two processes differ by some
+    per cent for no other reason. On a machine that does other things as well the clock tells little; `on_cpu` all work
+    is done by the worker, so its own CPU time is compared, and decides.
     """
-    sides = [Side(ours), Side(theirs)]
+    workers = [Worker([ours, theirs])] * 2 if together else [Worker([ours]), Worker([theirs])]
+    sides = list(zip((ours, theirs), workers, strict=True))
     samples: dict[str, list[Round]] = {ours: [], theirs: []}
     for number in range(rounds):
-        for side in sides if number % 2 == 0 else sides[::-1]:
-            samples[side.name].append(side.round())
-    for side in sides:
-        side.close()
+        for name, worker in sides if number % 2 == 0 else sides[::-1]:
+            samples[name].append(worker.round(name))
+    for worker in set(workers):
+        worker.close()
     width = max(len(ours), len(theirs), 12) + 2
 
     def line(name: str, values: Sequence[float], digits: int, unit: str = "") -> None:
         print(f"  {name:{width}}" + " ".join(f"{value:9.{digits}f}" for value in values) + unit)
 
     def ratios(unit: int) -> list[float]:
-        return [
-            (mine[2] / mine[unit]) / (other[2] / other[unit])
-            for mine, other in zip(samples[ours], samples[theirs], strict=True)
-        ]
+        pairs = zip(samples[ours], samples[theirs], strict=True)
+        return [(mine[2] / mine[unit]) / (other[2] / other[unit]) for mine, other in pairs]
 
     for name, taken in samples.items():
         line(name, [tokens / seconds for seconds, _, tokens in taken], 1, "  output tokens/s")
-    line("ratio", ratios(0), 4)
-    if in_worker:
+    line("ratio", ratios(0), 4, f"  median {statistics.median(ratios(0)):.4f}")
+    if on_cpu:
         line("by CPU time", ratios(1), 4, f"  median {statistics.median(ratios(1)):.4f}")
-    median = statistics.median(ratios(0))
-    met = median >= target
+    found = ratios(1 if on_cpu else 0)
+    median = statistics.median(found)
     print(
-        f"  median {median:.4f} ({min(ratios(0)):.4f} to {max(ratios(0)):.4f}, {rounds} rounds), "
-        f"target at least {target}: {'met' if met else 'MISSED'}; load average {os.getloadavg()[0]:.1f}\n",
+        f"  {'by CPU time: ' if on_cpu else ''}{median:.4f} ({min(found):.4f} to {max(found):.4f}, {rounds} rounds), "
+        f"target at least {target}: {'met' if median >= target else 'MISSED'}; load {os.getloadavg()[0]:.1f}\n",
         flush=True,
     )
-    return met
+    return median >= target
