@@ -92,7 +92,7 @@
       const fact = (label, value, key) => facts.append(element("div", {}, element("dt", {}, label), element("dd", { "data-trail": key }, value)));
       fact(words().n, String(entry.n), "n");
       if (entry.x !== undefined) {
-        fact(words().interval, entry.i !== undefined ? page.pick(entry.i) : words().no_interval, "interval");
+        fact(words().interval, entry.i !== undefined ? page.pick(entry.i) : entry.n < 3 ? words().no_interval : words().no_interval_here, "interval");
         fact(words().exact, entry.x, "exact");
       }
       parts.push(facts);

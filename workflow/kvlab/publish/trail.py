@@ -55,7 +55,7 @@ def trails(quantities: Iterable[Quantity], facts: Iterable[Fact]) -> dict[str, A
         if quantity.interval:
             entry["i"] = _each({x: numbers.interval_text(quantity, x) or "" for x in LANGUAGES})
             entry["ix"] = list(quantity.interval)
-        if quantity.n > 1:
+        if len(quantity.samples) > 1:
             entry["e"] = quantity.samples
             entry["et"] = [
                 _each({x: numbers.value_text(sample, quantity.unit, x) for x in LANGUAGES})
