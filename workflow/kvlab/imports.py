@@ -11,7 +11,10 @@ import ast
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-ENTRANCE = {"kvlab.cli", "kvlab.commands", "kvlab.config", "kvlab.arms", "kvlab.imports", "kvlab.__main__", "kvlab"}
+ENTRANCE = {"kvlab"} | {
+    f"kvlab.{name}"
+    for name in ("__main__", "arms", "cli", "commands", "config", "config_simulation", "container", "imports", "part")
+}
 
 
 def closure(package: Path, modules: Iterable[str]) -> list[Path]:

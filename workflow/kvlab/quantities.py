@@ -122,7 +122,7 @@ class Metrics:
         ids = [q.id for q in self.quantities if any(source.file == file for source in q.sources)]
         if not ids:
             return None
-        return f"{len(ids)} quantities rest on it: {', '.join(ids[:20])}{' …' if len(ids) > 20 else ''}"
+        return f"{len(ids)} quantities rest on it: {', '.join(ids)}"
 
     def write(self, path: Path) -> None:
         """The same metrics give the same bytes."""

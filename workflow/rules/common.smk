@@ -31,7 +31,7 @@ onstart:
 
 
 onsuccess:
-    if CONFIG.workloads:
+    if (RUN / "metrics.json").exists():
         shell("{sys.executable} -m kvlab summary {RUN}")
 
 
