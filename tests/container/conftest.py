@@ -63,7 +63,7 @@ class Project:
         )
 
     def snakemake(self, *arguments: str, offline: bool = False, config: str = CONFIG):
-        command = [Path(sys.executable).parent / "snakemake", "--cores", "1", "--configfile", config, *arguments]
+        command = [Path(sys.executable).parent / "snakemake", *arguments, "--cores", "1", "--configfile", config]
         if offline:  # a network of its own that holds nothing but loopback
             command = ["unshare", "--net", "bash", "-c", 'ip link set lo up && exec "$@"', "bash", *command]
         return self.command(*command)
