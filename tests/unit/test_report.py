@@ -134,6 +134,25 @@ def test_a_simulation_stands_beside_the_paper_s_values(run, page, tmp_path):
     assert f'"{share.id}":' in shown.split('id="trail-data"')[1]
 
 
+@pytest.mark.parametrize(
+    ("arms", "says", "leaves_out"),
+    [
+        (["hf-sequential-static"], "In the traditional way, ", "vLLM holds"),
+        (["vllm-paged"], "Of the KV slots that vLLM holds", "traditional way it is"),
+        (["hf-continuous"], "nothing to play", "tokens/s"),
+        (["vllm-contiguous", "vllm-paged"], "vLLM twice", "The original comparison"),
+        (["hf-sequential-static", "vllm-paged"], "be told apart, since", "vLLM twice"),
+    ],
+)
+def test_any_choice_of_arms_gives_a_page(tmp_path, arms, says, leaves_out):
+    seed = small_run.CONFIG["workloads"]["seed"] | {"arms": arms, "repeats": 1}
+    settings = small_run.CONFIG | {"workloads": {"seed": seed}}
+    page = build(SECTION, small_run.build(tmp_path / "few", figures=False, settings=settings))
+    body = page.split("<main>")[1].split("</main>")[0]
+    assert says in body
+    assert leaves_out not in body
+
+
 def test_a_missing_or_broken_file_is_named(run, tmp_path):
     with pytest.raises(KvlabError, match=r"metrics\.json"):
         build(SECTION, tmp_path)
