@@ -18,7 +18,7 @@ setup: ## Make .venv and install what the locks pin (run and test do it too)
 	@workflow/setup
 
 run: setup ## Run the experiment of CONFIG (default config/smoke.yaml)
-	snakemake --cores 1 --configfile $(CONFIG) $(ARGS)
+	snakemake --cores 1 --quiet host reason rules --configfile $(CONFIG) $(ARGS)
 
 # An environment that can already do it is left as it is: setting up without engines could take some away.
 simulate: ## The paper's memory figures, simulated: half a minute, no engine, no GPU (config/paper.yaml)
