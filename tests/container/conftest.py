@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -119,14 +120,15 @@ class Image:
 
 
 @pytest.fixture(scope="session")
-def image(tmp_path_factory, apptainer) -> Image:
+def image(tmp_path_factory, apptainer) -> Iterator[Image]:
     """`make image`, once: the unmodified Dockerfile over the stand-in, then the SIF."""
     kept = os.environ.get("KVLAB_SIF_FOLDER") if os.environ.get("CI") != "true" else None
     folder = Path(kept) if kept else tmp_path_factory.mktemp("images")
     env = apptainer | {"VARIANT": "cpu", "SIF_FOLDER": str(folder)}
     sif = Path(subprocess.check_output([ROOT / "docker" / "build", "--name"], env=env, text=True).strip())
     if sif.exists():
-        return Image(sif, env, [], "")
+        yield Image(sif, env, [], "")
+        return
     free = shutil.disk_usage(folder).free / 1e9
     if free < DISK_GB:
         pytest.skip(f"container tests: {DISK_GB} GB of disk needed, {free:.0f} GB free")
@@ -141,7 +143,10 @@ def image(tmp_path_factory, apptainer) -> Image:
     assert done.stdout.splitlines()[-1] == str(sif)
     assert not list(folder.glob(".building*"))
     recipe = sif.stem.rpartition("-")[2]
-    return Image(sif, env, stand_in["CONTAINER_TOOL"].split(), f"localhost/kvlab:cpu-{recipe}")
+    yield Image(sif, env, stand_in["CONTAINER_TOOL"].split(), f"localhost/kvlab:cpu-{recipe}")
+    shutil.rmtree(storage, ignore_errors=True)  # pytest would keep the 20 GB of the last three sessions
+    if not kept:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
