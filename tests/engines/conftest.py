@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import random
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -96,6 +98,39 @@ def measured(tmp_path_factory: pytest.TempPathFactory, model: Path, workload: Pa
             )
             done[key] = folder
         return read_run(done[key]), done[key]
+
+    return run
+
+
+CHILD = """
+import json, sys
+from pathlib import Path
+from kvlab.measure.run import measure
+if __name__ == "__main__":  # vLLM's core may be spawned, and imports this file
+    section, arm, model, requests, folder = sys.argv[1:]
+    measure(json.loads(section), workload="w", arm=arm, repeat=0, requests_file=Path(requests),
+            model=Path(model), folder=Path(folder))
+"""
+
+
+@pytest.fixture
+def measured_apart(tmp_path: Path, model: Path, workload: Path) -> Callable[..., tuple[Run, Path, str]]:
+    """Runs an arm in a process of its own, as the command line does; returns its run.json, raw folder and stderr."""
+    import kvlab
+
+    def run(arm: str, variables: dict[str, str] | None = None, **asked: Any) -> tuple[Run, Path, str]:
+        folder = tmp_path / f"raw {len(list(tmp_path.iterdir()))}" / "0"
+        script = tmp_path / "child.py"
+        script.write_text(CHILD)
+        ours = ("VLLM_", "KVLAB_", "TORCH_COMPILE_DISABLE", "CUDA_VISIBLE_DEVICES")  # set by what ran here before
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+        environment |= {"PYTHONPATH": str(Path(kvlab.__file__).parents[1])} | (variables or {})
+        command = [sys.executable, str(script), json.dumps(section(arm, **asked)), arm, str(model), str(workload)]
+        done = subprocess.run(
+            [*command, str(folder)], env=environment, capture_output=True, text=True, timeout=400, check=False
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        return read_run(folder), folder, done.stderr
 
     return run
 

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,9 +10,9 @@ import pytest
 from kvlab.measure.engines import open_engine
 from kvlab.measure.engines.vllm_recorder import FILE, read_steps
 from kvlab.measure.journal import Journal
-from kvlab.records import Served, Step, read_lines, read_run
+from kvlab.records import Served, Step, read_lines
 
-from .conftest import LENGTH, SLOTS, SMALL, section
+from .conftest import LENGTH, SLOTS, SMALL
 
 pytestmark = pytest.mark.engine
 
@@ -122,33 +118,9 @@ def test_it_is_mixed_into_the_scheduler_that_vllm_would_have_picked(job, request
     assert not issubclass(Scheduler, AsyncScheduler)
 
 
-CHILD = """
-import json, sys
-from pathlib import Path
-from kvlab.measure.run import measure
-if __name__ == "__main__":  # the engine's core is spawned, and imports this file
-    section, model, requests, folder = sys.argv[1:]
-    measure(json.loads(section), workload="w", arm="vllm-paged", repeat=0, requests_file=Path(requests),
-            model=Path(model), folder=Path(folder))
-"""
-
-
-def test_a_core_in_a_process_of_its_own_records_the_same(tmp_path, model, workload, measured):
-    script, folder = tmp_path / "child.py", tmp_path / "raw" / "0"
-    script.write_text(CHILD)
-    import kvlab
-
-    environment = os.environ | {
-        "VLLM_ENABLE_V1_MULTIPROCESSING": "1",
-        "PYTHONPATH": str(Path(kvlab.__file__).parents[1]),
-    }
-    for name in ("VLLM_LOGGING_CONFIG_PATH", FILE):
-        environment.pop(name, None)
-    asked = json.dumps(section("vllm-paged", kv_slots=SMALL))
-    command = [sys.executable, str(script), asked, str(model), str(workload), str(folder)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    run, (here, in_process) = read_run(folder), measured("vllm-paged", kv_slots=SMALL)
+def test_a_core_in_a_process_of_its_own_records_the_same(measured_apart, measured):
+    run, folder, said = measured_apart("vllm-paged", {"VLLM_ENABLE_V1_MULTIPROCESSING": "1"}, kv_slots=SMALL)
+    here, in_process = measured("vllm-paged", kv_slots=SMALL)
     assert (run.engine["core"], here.engine["core"]) == ("own process", "driver's process")
     assert held(folder) == held(in_process)
     assert run.pool_slots == here.pool_slots == SMALL
@@ -159,7 +131,5 @@ def test_a_core_in_a_process_of_its_own_records_the_same(tmp_path, model, worklo
     for line in served:
         began = next(step.t_s for step in steps if line.id in {id for id, _, _ in step.held})
         assert line.arrival_s < began < line.token_s[0] < began + 5
-    assert re.fullmatch(
-        r"measure w vllm-paged #0: 10 requests, .* tokens/s\), ready after .* s", done.stderr.splitlines()[-1]
-    )
+    assert re.fullmatch(r"measure w vllm-paged #0: 10 requests, .* tokens/s\), ready after .* s", said.splitlines()[-1])
     assert run.max_model_len == LENGTH
