@@ -184,7 +184,7 @@ class TestBuild:
             and subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False).returncode
         ):
             pytest.skip("neither root nor user namespaces: no small file system to fill")
-        tools("podman", 'case $1 in push) head -c 3000000 /dev/zero > "${7#oci:}";; esac')
+        tools("podman", 'for last; do :; done; case $last in oci:*) head -c 3000000 /dev/zero > "${last#oci:}";; esac')
         tools("apptainer", "true")
         small = tmp_path / "small"
         small.mkdir()
