@@ -87,15 +87,18 @@ def interval(quantity: Quantity | None, level: Fact | None) -> Both | str:
     """How sure a quantity is, in words: its interval, or why there is none."""
     if quantity is None or quantity.value is None:
         return ""
+    repeats = Markup('<span data-n="{}">{}</span>').format(quantity.id, quantity.n)
     if quantity.interval is None:
         key = "interval.one" if quantity.n == 1 else "interval.few"
-        return text(key, n=Markup('<span data-n="{}">{}</span>').format(quantity.id, quantity.n))
+        return text(key, n=repeats)
 
     def of(language: str) -> Any:
         between = Markup('<span data-interval="{}">{}</span>').format(
             quantity.id, numbers.interval_text(quantity, language)
         )
-        return rich(look_up(language, "interval.level"), {"level": _in(level, language), "between": between})
+        return rich(
+            look_up(language, "interval.level"), {"level": _in(level, language), "between": between, "n": repeats}
+        )
 
     return Both(of)
 
