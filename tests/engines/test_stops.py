@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from kvlab.errors import NotRunnable
+from kvlab.errors import KvlabError, NotRunnable
 from kvlab.measure.engines import open_engine
 from kvlab.measure.run import measure
 from kvlab.records import RAW_FILES, Request, Step, read_lines, read_run, write_lines
@@ -80,6 +80,43 @@ def test_an_engine_that_fails_leaves_nothing(arm, model, workload, tmp_path):
         measure(section(arm), workload="w", arm=arm, repeat=0, requests_file=workload, model=broken, folder=folder)
     assert not isinstance(caught.value, NotRunnable)
     assert list(folder.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("arm", ["hf-sequential-static", "hf-sequential-dynamic", "hf-continuous", "vllm-paged"])
+def test_a_model_with_a_sliding_window_is_refused(arm, workload, tmp_path):
+    """Its layers hold no more than the window: one slot would not be one token in all layers."""
+    import torch
+    from transformers import MistralConfig, MistralForCausalLM
+
+    torch.manual_seed(0)
+    config = MistralConfig(
+        hidden_size=128,
+        intermediate_size=256,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=32,
+        vocab_size=512,
+        max_position_embeddings=256,
+        sliding_window=32,
+    )
+    MistralForCausalLM(config).save_pretrained(tmp_path / "mistral")
+    (tmp_path / "mistral" / "fingerprint.json").write_text(json.dumps({"sha256": "ef" * 32}))
+    folder = tmp_path / "raw" / "0"
+    with pytest.raises(
+        KvlabError, match=r"full attention; this one's KV cache has .*Sliding.*; choose another"
+    ) as caught:
+        measure(
+            section(arm),
+            workload="w",
+            arm=arm,
+            repeat=0,
+            requests_file=workload,
+            model=tmp_path / "mistral",
+            folder=folder,
+        )
+    assert not isinstance(caught.value, NotRunnable)
+    assert not folder.exists()
 
 
 def test_a_killed_run_leaves_nothing_that_looks_finished(model, long, workload, tmp_path):

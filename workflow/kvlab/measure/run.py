@@ -6,7 +6,6 @@ In: the section of the configuration, the workload's requests, the model's folde
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,8 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from kvlab.errors import KvlabError, NotRunnable
-from kvlab.measure import machine
+from kvlab.errors import NotRunnable
+from kvlab.measure import inputs, machine
 from kvlab.measure.engines import Engine, open_engine
 from kvlab.measure.engines.text import decoder
 from kvlab.measure.job import Job
@@ -31,7 +30,6 @@ from kvlab.records import (
     Served,
     Step,
     digest,
-    read_lines,
     whole_folder,
     write_json,
     write_lines,
@@ -57,7 +55,7 @@ def measure(
     """
     for left in folder.parent.glob(f".{folder.name}.*"):  # by a run that was killed
         shutil.rmtree(left, ignore_errors=True)
-    requests = _checked(read_lines(requests_file, Request), section["max_model_len"], requests_file)
+    requests = inputs.requests(requests_file, section["max_model_len"])
     origin_ns = now_ns()
     run = Run(
         workload=workload,
@@ -70,7 +68,7 @@ def measure(
         kv_slots_asked=section["kv_slots"],
         max_model_len=section["max_model_len"],
         workload_sha256=digest(requests_file),
-        model_fingerprint=_fingerprint(model),
+        model_fingerprint=inputs.fingerprint(model),
         caches_warm=machine.warm_caches(),
         settings=section,
     )
@@ -234,26 +232,3 @@ class _Measurement:
 
     def _ready_s(self) -> float:
         return min(phase.start_s for phase in self.phases if phase.phase == "measure")
-
-
-def _checked(requests: list[Request], max_model_len: int, file: Path) -> list[Request]:
-    if not requests:
-        raise KvlabError(f"{file}: no requests; make it again with: python -m kvlab workload")
-    for request in requests:
-        prompt = len(request.prompt_token_ids)
-        if not prompt or request.max_new_tokens < 1 or prompt + request.max_new_tokens > max_model_len:
-            raise KvlabError(
-                f"{file}: request {request.id} has {prompt} prompt and {request.max_new_tokens} output tokens; each "
-                f"must be at least 1 and both together at most max_model_len {max_model_len}"
-            )
-    if len({request.id for request in requests}) < len(requests):
-        raise KvlabError(f"{file}: two requests with the same id")
-    return requests
-
-
-def _fingerprint(model: Path) -> str:
-    file = model / "fingerprint.json"
-    try:
-        return str(json.loads(file.read_text(encoding="utf-8"))["sha256"])
-    except (OSError, ValueError, KeyError) as error:
-        raise KvlabError(f"{file}: no fingerprint ({error}); make it with: python -m kvlab model") from None

@@ -16,10 +16,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from kvlab.errors import NotRunnable
+from kvlab.measure.engines.attention import require_full
 from kvlab.measure.job import Facts, Job
 from kvlab.measure.journal import Journal, now_ns
 from kvlab.records import Request
 
+FULL = ("FullAttentionCacheAllocator",)
 BLOCK_SIZE = 16  # as vLLM's arms, so that one thing differs; transformers' own default is 256
 
 
@@ -33,6 +35,7 @@ class Continuous:
         self.manager = self._session()
         self.processor = self.manager.batch_processor = self.manager._create_batch_processor()  # and the pool
         self.cache = self.processor.cache
+        require_full((type(group).__name__ for group in self.cache.group_cache_managers), FULL)
         self.journal: Journal | None = None
         self.all_noted = threading.Event()
         self.preempted = 0

@@ -11,9 +11,12 @@ import copy
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from kvlab.measure.engines.attention import require_full
 from kvlab.measure.job import Facts, Job
 from kvlab.measure.journal import Journal, now_ns
 from kvlab.records import Request
+
+FULL = ("StaticLayer", "DynamicLayer")
 
 
 class Generate:
@@ -42,6 +45,7 @@ class Generate:
 
         config = self.model.config.get_text_config(decoder=True)
         self.pool = StaticCache(config=config, max_cache_len=self.job.max_model_len)
+        require_full((type(layer).__name__ for layer in self.pool.layers), FULL)
         self._serve_dummies()
 
     def _serve_dummies(self) -> None:
@@ -103,6 +107,7 @@ class Generate:
         if not self.static:
             config = self.model.config.get_text_config(decoder=True)
             self.cache = DynamicCache(config=config)  # what `generate` makes by default
+            require_full((type(layer).__name__ for layer in self.cache.layers), FULL)
             return self.cache
         self.pool.reset()
         if rows == self.rows:

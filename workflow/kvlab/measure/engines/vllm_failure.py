@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from kvlab.errors import NotRunnable
+from kvlab.errors import KvlabError, NotRunnable
+from kvlab.measure.engines.attention import MESSAGE
 
 OUT_OF_MEMORY = (
     "out of memory",
@@ -52,6 +53,9 @@ def memory(scratch: Path) -> Iterator[None]:
     except Exception as error:
         log = _file(scratch)
         lines = [str(error), *(log.read_text(encoding="utf-8").splitlines() if log.exists() else [])]
+        for line in lines:  # raised in the core, which may be another process
+            if MESSAGE in line and not isinstance(error, KvlabError):
+                raise KvlabError(MESSAGE + line.split(MESSAGE, 1)[1]) from error
         causes = [line for line in lines if any(phrase in line for phrase in OUT_OF_MEMORY)]
         if not causes and not isinstance(error, MemoryError):
             raise

@@ -22,6 +22,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from kvlab.measure.engines.attention import require_full
+
 FILE = "KVLAB_STEPS_FILE"  # names the file of the steps; the pool's facts lie beside it as .pool.json
 
 
@@ -49,11 +51,9 @@ class Recording:
         self.noted: list[tuple[int, int, int, int, int, list[Any]]] = []
         manager = self.kv_cache_manager.coordinator.single_type_managers  # type: ignore[attr-defined]
         groups = self.kv_cache_config.kv_cache_groups  # type: ignore[attr-defined]
-        if len(manager) != 1 or type(groups[0].kv_cache_spec).__name__ != "FullAttentionSpec":
-            raise ValueError(
-                "kvlab accounts for models whose layers all have full attention: this one has KV cache groups "
-                + ", ".join(type(group.kv_cache_spec).__name__ for group in groups)
-            )
+        require_full((type(group.kv_cache_spec).__name__ for group in groups), ["FullAttentionSpec"])
+        if len(manager) != 1:
+            raise ValueError(f"one group of layers was expected, vLLM made {len(manager)}")
         self.blocks_of = manager[0].req_to_blocks
         self.pool = self.kv_cache_manager.block_pool  # type: ignore[attr-defined]
         self.write_pool()
