@@ -14,6 +14,8 @@ generate    vllm-paged against `LLM.generate`, greedy too: the harness alone.
 sequential  hf-sequential-dynamic against a bare loop of `model.generate`.
 batch       hf-batch-static against what `vllm bench throughput --backend hf` runs: our baseline must be no straw man.
             Upstream passes no attention mask, samples, and credits in full what an end token has cut short.
+            On a CPU, where nothing is compiled, expect about 0.9: a cache of the maximum length attends to all of it,
+            and padding is masked; upstream's grows, and attends to its padding as if it were text.
 
 Upstream's command can't take token ids (and its hf backend can't take a data type), so its own functions are called.
 """

@@ -15,12 +15,11 @@ from kvlab.errors import NotRunnable
 from kvlab.measure import machine
 from kvlab.measure.engines import environment
 from kvlab.measure.engines.vllm_failure import keep_errors, memory
-from kvlab.measure.engines.vllm_recorder import FILE, read_steps
+from kvlab.measure.engines.vllm_recorder import FILE, read_steps, scheduling
+from kvlab.measure.engines.vllm_worker import ReadBack
 from kvlab.measure.job import Facts, Job
 from kvlab.measure.journal import Journal, now_ns
 from kvlab.records import Request
-
-HERE = __name__.rpartition(".")[0]
 
 
 class VllmEngine:
@@ -81,7 +80,7 @@ class VllmEngine:
             "tensor_parallel_size": own["tensor_parallel_size"],
             "pipeline_parallel_size": own["pipeline_parallel_size"],
             "distributed_executor_backend": own["distributed_executor_backend"],
-            "worker_extension_cls": f"{HERE}.vllm_worker.ReadBack",
+            "worker_extension_cls": _name(ReadBack),
             "disable_log_stats": True,
             "use_tqdm_on_load": False,
         }
@@ -90,7 +89,7 @@ class VllmEngine:
         if own["max_num_batched_tokens"] is not None:
             arguments["max_num_batched_tokens"] = own["max_num_batched_tokens"]
         if job.record_steps:
-            arguments["scheduler_cls"] = f"{HERE}.vllm_recorder.scheduling"
+            arguments["scheduler_cls"] = _name(scheduling)
         return arguments
 
     def _most_at_once(self) -> int:
@@ -222,6 +221,11 @@ class VllmEngine:
 def engine(job: Job) -> VllmEngine:
     """The engine of this module."""
     return VllmEngine(job)
+
+
+def _name(thing: Any) -> str:
+    """What vLLM imports it by, in whichever process."""
+    return f"{thing.__module__}.{thing.__qualname__}"
 
 
 def _core_apart() -> bool:

@@ -1,0 +1,58 @@
+"""What a measure job depends on, and what it must not import."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import kvlab
+from kvlab.arms import ARMS
+from kvlab.imports import closure
+
+PACKAGE = Path(kvlab.__file__).parent
+
+
+def files_of(engine: str) -> set[str]:
+    found = closure(PACKAGE, ["measure.run", f"measure.engines.{engine}"])
+    return {str(path.relative_to(PACKAGE)) for path in found}
+
+
+def test_an_engine_does_not_depend_on_another():
+    hf, vllm = files_of("transformers"), files_of("vllm")
+    assert {"measure/engines/hf_generate.py", "measure/engines/hf_continuous.py"} <= hf - vllm
+    own = {f"measure/engines/{name}.py" for name in ("vllm", "vllm_recorder", "vllm_worker", "vllm_failure")}
+    assert own <= vllm - hf
+    assert not {name for name in hf if "vllm" in name}
+    assert not {name for name in vllm if "hf_" in name or name.endswith("transformers.py")}
+
+
+@pytest.mark.parametrize("engine", sorted({arm.engine for arm in ARMS.values()}))
+def test_a_job_does_not_depend_on_the_configuration_or_other_wings(engine):
+    assert not files_of(engine) & {"config.py", "arms.py", "cli.py"}
+    assert {name.split("/")[0] for name in files_of(engine)} <= {
+        "__init__.py",
+        "errors.py",
+        "measure",
+        "records.py",
+        "terminal.py",
+    }
+
+
+def test_no_engine_is_imported_before_it_runs():
+    code = (
+        "import sys, kvlab.measure.run, kvlab.measure.engines.transformers, kvlab.measure.engines.vllm;"
+        "import kvlab.measure.engines.hf_generate, kvlab.measure.engines.hf_continuous;"
+        "import kvlab.measure.engines.vllm_recorder, kvlab.measure.engines.vllm_worker;"
+        "print([name for name in ('torch', 'transformers', 'vllm', 'pynvml', 'psutil') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"PYTHONPATH": str(PACKAGE.parent)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "[]"
