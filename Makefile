@@ -35,7 +35,7 @@ test: ## Every check and test; what this machine can't run is named as SKIPPED
 	@tests/all
 
 lint: ## The checks alone: style, types, workflow, Dockerfile, shell
-	@ENGINES=none workflow/setup --dev
+	@{ command -v ruff && command -v mypy && command -v snakefmt; } >/dev/null || ENGINES=none workflow/setup --dev
 	@tests/lint
 
 lock: ## Make docker/*.lock anew from docker/*.in (ARGS=--upgrade for the newest)
