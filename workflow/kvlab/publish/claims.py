@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -132,8 +131,3 @@ RELATIONS: dict[str, Any] = {
     "within": lambda q, expected, tolerance: abs(_value(q) - expected) <= tolerance,
     "guard": None,
 }
-
-
-def failed(verdicts: list[dict[str, Any]]) -> Iterator[str]:
-    """The ids of the claims that failed, with their workloads."""
-    return (f"{v['id']} ({v['workload']})" for v in verdicts if v["verdict"] == FAILED)
