@@ -7,7 +7,7 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +33,14 @@ def section(arm: str, kv_slots: int = SLOTS, cut: int | None = None, **measured:
     return parse({"run": "t", "workloads": {"w": workload}, "measure": measured}, "test").section("measure", "w", arm)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> None:
+@pytest.fixture(scope="package", autouse=True)
+def _own_environment() -> Iterator[None]:
+    """Engines that run in this process change its environment; other tests' processes are not to inherit that."""
+    before = dict(os.environ)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    yield
+    os.environ.clear()
+    os.environ.update(before)
 
 
 @pytest.fixture(scope="session")
