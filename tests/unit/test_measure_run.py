@@ -29,9 +29,9 @@ def job(tmp_path):
     }
 
 
-def section(arm="hf-sequential-static", cut=None, **measured):
+def section(arm="hf-sequential-static", cut=None, cut_arms=(), **measured):
     requests = {"kind": "azure-conv", "sequential_requests": cut}
-    workload = {"requests": requests, "arms": [arm], "kv_slots": 64, "max_model_len": 16}
+    workload = {"requests": requests, "arms": [arm], "kv_slots": 64, "max_model_len": 16, "cut_arms": list(cut_arms)}
     return parse({"run": "t", "workloads": {"w": workload}, "measure": measured}, "test").section("measure", "w", arm)
 
 
@@ -91,18 +91,19 @@ def test_a_model_without_a_fingerprint_is_a_fault(job):
 
 
 @pytest.mark.parametrize(
-    ("arm", "cut", "parts"),
+    ("arm", "cut", "slow", "parts"),
     [
-        ("hf-sequential-static", None, {"all": 6}),
-        ("hf-sequential-static", 2, {"cut": 2}),
-        ("vllm-sequential", 2, {"cut": 2}),
-        ("vllm-paged", 2, {"cut": 2, "all": 6}),
-        ("hf-continuous", None, {"all": 6}),
-        ("vllm-paged", 6, {"all": 6}),
+        ("hf-sequential-static", None, [], {"all": 6}),
+        ("hf-sequential-static", 2, [], {"cut": 2}),
+        ("vllm-sequential", 2, [], {"cut": 2}),
+        ("vllm-paged", 2, [], {"cut": 2, "all": 6}),
+        ("hf-continuous", None, [], {"all": 6}),
+        ("hf-continuous", 2, ["hf-continuous"], {"cut": 2}),
+        ("vllm-paged", 6, [], {"all": 6}),
     ],
 )
-def test_both_sides_of_a_ratio_serve_the_same_requests(tmp_path, arm, cut, parts):
+def test_both_sides_of_a_ratio_serve_the_same_requests(tmp_path, arm, cut, slow, parts):
     requests = [Request(id, [1], 1) for id in range(6)]
-    measurement = _Measurement(section(arm, cut), Run("w", arm, 0, "failed"), requests, tmp_path, tmp_path)
+    measurement = _Measurement(section(arm, cut, slow), Run("w", arm, 0, "failed"), requests, tmp_path, tmp_path)
     assert {part: len(served) for part, served in measurement._parts().items()} == parts
     assert all(served == requests[: len(served)] for served in measurement._parts().values())

@@ -115,6 +115,13 @@ class Comparison(Part):
         default=1024, ge=2, description="Longest prompt + output, tokens: a contiguous cache's length."
     )
     repeats: int = Field(default=3, ge=1, le=100, description="Process-level repeats of each arm.")
+    fewer_repeats: dict[str, Annotated[int, Field(ge=1)]] = Field(
+        default={}, description="Repeats of single arms, where time is scarce; below three there is no interval."
+    )
+    cut_arms: list[str] = Field(
+        default=[],
+        description="Arms beside the sequential ones that serve the first sequential_requests only: too slow for all.",
+    )
 
     @field_validator("arms")
     @classmethod
@@ -125,6 +132,19 @@ class Comparison(Part):
         if len(set(arms)) < len(arms):
             raise ValueError("an arm is listed twice")
         return arms
+
+    @model_validator(mode="after")
+    def _about_its_own_arms(self) -> Comparison:
+        for key, named in (("fewer_repeats", self.fewer_repeats), ("cut_arms", self.cut_arms)):
+            for arm in named:
+                if arm not in self.arms:
+                    raise ValueError(f"{key}: {arm!r} is not among the arms of this workload")
+        for arm, repeats in self.fewer_repeats.items():
+            if repeats > self.repeats:
+                raise ValueError(f"fewer_repeats: {arm} has {repeats}, more than repeats {self.repeats}")
+        if self.cut_arms and getattr(self.requests, "sequential_requests", None) is None:
+            raise ValueError("cut_arms: requests.sequential_requests says how many they serve; set it")
+        return self
 
     @model_validator(mode="after")
     def _pool_holds_a_request(self) -> Comparison:
@@ -266,6 +286,7 @@ class Config(Part):
                 "kv_slots": part.kv_slots,
                 "max_model_len": part.max_model_len,
                 "sequential_requests": getattr(part.requests, "sequential_requests", None),
+                "cut_only": entry.feed == "sequential" or entry.name in part.cut_arms,
                 "settings": settings,
             }
         if stage == "analyse":
@@ -301,7 +322,7 @@ class Config(Part):
             for repeat in range(most)
             for name, part in self.workloads.items()
             for arm in part.arms
-            if repeat < part.repeats
+            if repeat < part.fewer_repeats.get(arm, part.repeats)
         ]
 
 

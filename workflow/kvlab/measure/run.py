@@ -172,11 +172,11 @@ class _Measurement:
         return journals
 
     def _parts(self) -> dict[str, list[Request]]:
-        """What is measured: a cut workload in part by sequential arms, in part and as a whole by batch arms."""
+        """What is measured: a cut workload in part by sequential and other slow arms, in part and whole by the rest."""
         cut = self.section["sequential_requests"]
         if cut is None or cut >= len(self.requests):
             return {"all": self.requests}
-        if self.section["arm"]["feed"] == "sequential":
+        if self.section["cut_only"]:
             return {"cut": self.requests[:cut]}
         return {"cut": self.requests[:cut], "all": self.requests}
 
