@@ -41,6 +41,26 @@ def test_the_same_schedule_agrees_at_every_step(tmp_path):
     assert found.whole
 
 
+def test_an_asynchronous_engine_keeps_a_finished_requests_blocks_one_step_longer(tmp_path):
+    served = [
+        Served(n, p, o, 0.0, [float(t + 1) for t in range(o)], float(o), "length") for n, p, o in ((0, 4, 1), (1, 4, 3))
+    ]
+    steps = [
+        Step(0, 0.0, 2, 0, 0, 2, [[0, 4, 4], [1, 4, 4]]),
+        Step(1, 1.0, 2, 0, 0, 3, [[0, 4, 4], [1, 5, 8]]),  # request 0's only token is under way
+        Step(2, 2.0, 1, 0, 0, 2, [[1, 6, 8]]),
+        Step(3, 3.0, 0, 0, 0, 0, []),
+    ]
+    engine = {"max_num_batched_tokens": 64, "async_scheduling": True}
+    assert replay.agreement(raw(tmp_path / "a", steps, served, engine=engine)).whole
+    assert replay.agreement(raw(tmp_path / "b", steps, served)).difference.startswith("step 1: measured 3 blocks")
+
+
+def test_an_asynchronous_engine_makes_no_step_of_waiting_alone(tmp_path):
+    """When request 0 is through, request 1 does not fit beside it: nothing is computed until its token has come."""
+    assert replay.agreement(raw(tmp_path, engine={"async_scheduling": True})).whole
+
+
 @pytest.mark.parametrize(
     ("row", "change", "says"),
     [

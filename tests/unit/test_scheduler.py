@@ -19,8 +19,12 @@ def allocator(policy, pool=256, block=4, watermark=0.0, **options):
     return Paged(pool, block, watermark=watermark, **options) if policy == "paged" else Contiguous(pool, policy, 64)
 
 
-def plain(jobs, pool, max_running=None, token_budget=None):
-    """A paged scheduler that looks at every request in every iteration, after vLLM's own loop."""
+def plain(jobs, pool, max_running=None, token_budget=None, asynchronous=False):
+    """A paged scheduler that looks at every request in every iteration, after vLLM's own loop.
+
+    `late`: requests whose last token the iteration before this one samples, while this one is scheduled.
+    """
+    late = []
     budget_in_all = token_budget or 10**9
     coming, waiting, running = sorted(jobs, key=lambda job: job.arrival), [], []
     stored, known, log, row, skipped = {}, {job.id: job.prompt for job in jobs}, [], 0, 0
@@ -33,11 +37,15 @@ def plain(jobs, pool, max_running=None, token_budget=None):
         budget, preempted, at = budget_in_all, 0, 0
         while at < len(running) and budget > 0:
             job = running[at]
+            if job in late:
+                at += 1
+                continue
             tokens = stored[job.id] + min(known[job.id] - stored[job.id], budget)
             while not pool.grow(job, tokens):
                 newest = running.pop()
                 pool.release(newest)
-                waiting.insert(0, newest)
+                if newest not in late:
+                    waiting.insert(0, newest)
                 preempted += 1
                 if newest == job:
                     break
@@ -54,10 +62,19 @@ def plain(jobs, pool, max_running=None, token_budget=None):
             running.append(waiting.pop(0))
             budget -= tokens
             stored[job.id] = tokens
+        gone = [job for job in late if job in running]
+        late = []
+        if len(gone) == len(running):
+            for job in gone:
+                pool.release(job)
+                running.remove(job)
+            continue
         held = sorted([job.id, stored[job.id], -(-stored[job.id] // pool.block) * pool.block] for job in running)
         log.append((row + skipped, len(running), len(waiting), preempted, pool.blocks, held))
         for job in list(running):
-            if stored[job.id] == job.final:
+            if asynchronous and stored[job.id] == job.final and job not in gone:
+                late.append(job)
+            elif stored[job.id] == job.final:
                 pool.release(job)
                 running.remove(job)
             elif stored[job.id] == known[job.id]:
@@ -86,13 +103,15 @@ def workloads(draw, longest=60):
     st.floats(0, 0.3),
     st.none() | st.integers(1, 4),
     st.booleans(),
+    st.booleans(),
 )
-@settings(max_examples=200, deadline=None)
-def test_events_give_what_a_plain_loop_gives(jobs, block, pool, watermark, max_running, chunked):
-    bounds = {"max_running": max_running, "token_budget": 13 if chunked else None}
+@settings(max_examples=300, deadline=None)
+def test_events_give_what_a_plain_loop_gives(jobs, block, pool, watermark, max_running, chunked, asynchronous):
+    bounds = {"max_running": max_running, "token_budget": 13 if chunked else None, "asynchronous": asynchronous}
     one, other = (Paged(pool, block, watermark=watermark) for _ in range(2))
     got = list(Scheduler(jobs, one, **bounds).run().steps(one))
     expected = plain(jobs, other, **bounds)
+    assert one.blocks == 0
     assert [(s.t_s, s.running, s.waiting, s.preempted, s.blocks, s.held) for s in got] == expected
 
 

@@ -2,7 +2,8 @@
 
 The requests of a run, in the order in which it admitted them and with the lengths they came to, are served again from
 a simulated pool of the same size, block size and bounds. Where the engine's schedule is the simulator's (first come,
-first served, the newest preempted, prefill in chunks of the same budget) the two agree on blocks at every step.
+first served, the newest preempted, prefill in chunks of the same budget, asynchronous or not) the two agree on blocks
+at every step.
 """
 
 from __future__ import annotations
@@ -59,10 +60,14 @@ def serve_again(raw: RawRun, policy: str) -> tuple[Accounting, list[Step]]:
         raise KvlabError(f"{raw.folder}: no requests to serve again; the run recorded none")
     allocator = allocator_of(policy, run.pool_slots, run.max_model_len, run.block_size)
     sequential = run.settings.get("arm", {}).get("feed") == "sequential"
-    bounded = {"max_running": 1 if sequential else run.max_num_seqs}
-    if policy == "paged":
-        bounded["token_budget"] = run.engine.get("max_num_batched_tokens")
-    timeline = Scheduler(jobs_of(raw.steps, raw.served), allocator, **bounded).run()
+    budget = run.engine.get("max_num_batched_tokens") if policy == "paged" else None
+    timeline = Scheduler(
+        jobs_of(raw.steps, raw.served),
+        allocator,
+        max_running=1 if sequential else run.max_num_seqs,
+        token_budget=budget,
+        asynchronous=bool(run.engine.get("async_scheduling")),
+    ).run()
     record = run_record(allocator, run.workload, policy, run.repeat, len(timeline))
     return timeline.accounting(record, allocator), list(timeline.steps(allocator))
 

@@ -31,6 +31,8 @@ class Scheduler:
 
     `max_running`: most requests at once. `token_budget`: most tokens an iteration computes; a prompt beyond it is
     stored in several (chunked prefill). Both None: no bound, as in the paper's simulation of memory.
+    `asynchronous`: an iteration is scheduled while the one before it runs, so a request whose last token is under way
+    holds its room one iteration longer (vllm/v1/core/sched/async_scheduler.py, 0.26.0).
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class Scheduler:
         *,
         max_running: int | None = None,
         token_budget: int | None = None,
+        asynchronous: bool = False,
     ) -> None:
         for name, value in (("max_running", max_running), ("token_budget", token_budget)):
             if value is not None and value < 1:
@@ -53,11 +56,13 @@ class Scheduler:
         self.allocator = allocator
         self.max_running = len(jobs) if max_running is None else max_running
         self.token_budget = math.inf if token_budget is None else token_budget
+        self.asynchronous = asynchronous
         self.stays: list[Stay] = []
         self._coming = deque(sorted(jobs, key=lambda job: job.arrival))
         self._waiting: deque[Job] = deque()
         self._running: dict[int, Job] = {}  # by id, in order of admission
         self._prefilling: list[Job] = []
+        self._draining: dict[int, Job] = {}  # all stored, the last token under way; they compute nothing
         self._known = {job.id: job.prompt for job in jobs}  # tokens whose ids exist: the prompt and what was generated
         self._since: dict[int, tuple[int, int]] = {}  # start and tokens of the stay that is open
         self._admission: dict[int, int] = {}  # number of a running request's admission; older events are void
@@ -72,6 +77,9 @@ class Scheduler:
         while iterations is None or row < iterations:
             for number, job in self._ends.pop(row, ()):
                 if self._admission.get(job.id) == number:
+                    if self.asynchronous and job.id not in self._draining:
+                        self._drain(job, row)
+                        continue
                     self._leave(job, row, "finished")
                     retry = True
             while self._coming and self._coming[0].arrival <= row + skipped:
@@ -83,13 +91,19 @@ class Scheduler:
                 skipped = math.ceil(self._coming[0].arrival) - row
                 continue
             preempted = self._grow(row)
-            budget = self.token_budget - (len(self._running) - len(self._prefilling))
+            budget = self.token_budget - (len(self._running) - len(self._prefilling) - len(self._draining))
             if self._prefilling:
                 preempted, budget = self._prefill(row, preempted, budget)
             if preempted:
                 retry = True
             elif retry:
                 retry = self._admit(row, budget)
+            if self._draining and len(self._draining) == len(self._running):
+                # Nothing to compute: no iteration, the tokens under way are waited for.
+                for job in list(self._draining.values()):
+                    self._leave(job, row, "finished")
+                retry = True
+                continue
             blocks = self.allocator.blocks
             counts.append((row + skipped, len(self._running), len(self._waiting), preempted, blocks))
             if watch:
@@ -125,6 +139,10 @@ class Scheduler:
         preempted = 0
         while job.id in self._running and not self.allocator.grow(job, tokens):
             newest = next(reversed(self._running.values()))
+            if newest.id in self._draining:
+                self._leave(newest, row, "finished")  # its token comes all the same
+                preempted += 1
+                continue
             start, had = self._since[newest.id]
             if newest in self._prefilling:
                 self._prefilling.remove(newest)
@@ -179,8 +197,16 @@ class Scheduler:
         if beyond <= job.final:
             self._grows.setdefault(row + beyond - tokens, []).append((self._admission[job.id], job))
 
+    def _drain(self, job: Job, row: int) -> None:
+        """Keep what it has for one iteration more, and store nothing."""
+        self._close(job, row, "stored")
+        self._since[job.id] = (row, job.final)
+        self._draining[job.id] = job
+        self._ends.setdefault(row + 1, []).append((self._admission[job.id], job))
+
     def _leave(self, job: Job, row: int, end: str) -> None:
         self._close(job, row, end)
+        self._draining.pop(job.id, None)
         self.allocator.release(job)
         del self._running[job.id], self._since[job.id], self._admission[job.id]
 

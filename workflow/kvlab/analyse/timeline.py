@@ -24,7 +24,8 @@ class Stay:
     """One stretch of a request in the pool, iterations `start` ≤ i < `stop`: a line of `stays.jsonl`.
 
     It has `tokens` token states at `start`, one more an iteration, and after its prompt is in, each iteration yields
-    an output token. `end`: finished, preempted, chunk (more of its prompt follows), running (the simulation ended).
+    an output token. `end`: finished, preempted, chunk (more of its prompt follows), stored (its last token is under
+    way), running (the simulation ended).
     """
 
     request: int
