@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 
 from kvlab.arms import ARMS
+from kvlab.publish import summary
+from kvlab.publish.numbers import text_of
+from kvlab.quantities import Metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 ENGLISH, CHINESE = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.zh-CN.md"))
@@ -50,6 +53,29 @@ def test_every_command_of_the_package_that_is_named_exists():
 
     named = {c for file in DOCUMENTS for c in re.findall(r"kvlab ([a-z]+) ", file.read_text(encoding="utf-8"))}
     assert [name for name in named if not hasattr(known, name)] == []
+
+
+@pytest.mark.parametrize("text", [ENGLISH, CHINESE], ids=["en", "zh"])
+def test_what_is_said_of_the_h100_is_what_its_logs_say(text, capsys):
+    summary.show(ROOT / "results/reference/h100")
+    printed = capsys.readouterr()
+    table = (printed.out + printed.err).replace("\xa0", " ").strip().split("\n\n")[0]
+    assert f"```text\n{table}\n```" in text
+
+    measured = Metrics.read(ROOT / "results/reference/h100/metrics.json").quantities
+    earlier = Metrics.read(ROOT / "results/reference/h100-256/metrics.json").quantities
+    for found, name in (
+        (measured, "factor.engine"),
+        (measured, "factor.batching"),
+        (measured, "factor.paging"),
+        (measured, "paging.gain"),
+        (earlier, "paging.gain"),
+    ):
+        assert text_of(found[f"azure-conv.{name}"], "en") in text
+    assert f"{1 - 1 / measured['azure-conv.factor.cuda-graphs'].value:.0%}".replace("%", " %") in text
+    agreement = measured["azure-conv.vllm-paged.replay.agreement"]
+    assert agreement.value == 1
+    assert f"{agreement.n:,}" in text
 
 
 def test_the_table_of_a_run_is_not_left_out():
