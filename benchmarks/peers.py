@@ -28,7 +28,6 @@ from typing import Any
 
 import sides
 
-from kvlab.measure.journal import Journal
 from kvlab.records import Request
 
 COMPARISONS = {  # name -> ours, theirs, target, whether one process plays both
@@ -37,24 +36,6 @@ COMPARISONS = {  # name -> ours, theirs, target, whether one process plays both
     "sequential": ("hf-sequential-dynamic", "bare generate loop", 0.98, True),
     "batch": ("hf-batch-static", "vllm bench throughput --backend hf", 1.0, True),
 }
-
-
-def our_arm(engine: Any, served: list[Request]) -> sides.Play:
-    """An arm as a measurement runs it, every step recorded."""
-
-    def play() -> sides.Round:
-        journal = Journal(served)
-
-        def serve() -> int:
-            engine.serve(served, journal)
-            return journal.output_tokens
-
-        took = sides.timed(serve)
-        engine.collect(journal)  # in a measurement, too, the clock does not run here
-        journal.check()
-        return took
-
-    return play
 
 
 def upstream_engine(args: argparse.Namespace) -> Any:
@@ -182,7 +163,7 @@ def plays(args: argparse.Namespace) -> dict[str, sides.Play]:
             made[name] = bench_hf(args, served)
         else:
             engine = sides.engine(args, name)
-            made[name] = our_arm(engine, served)
+            made[name] = sides.arm(engine, served)
     return made
 
 

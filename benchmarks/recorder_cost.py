@@ -14,8 +14,6 @@ import sys
 
 import sides
 
-from kvlab.measure.journal import Journal
-
 WITH, WITHOUT = "with the recorder", "without"
 TARGET = 0.99
 
@@ -25,21 +23,7 @@ def main() -> int:
     if args.side:
         served = sides.requests(args)
         engine = sides.engine(args, "vllm-paged", record_steps=args.side == WITH)
-
-        def play() -> sides.Round:
-            journal = Journal(served)
-
-            def serve() -> int:
-                engine.serve(served, journal)
-                return journal.output_tokens
-
-            took = sides.timed(serve)
-            engine.collect(journal)
-            journal.check()
-            if bool(journal.steps) != (args.side == WITH):
-                raise RuntimeError(f"{args.side}: {len(journal.steps)} steps were recorded")
-            return took
-
+        play = sides.arm(engine, served, recorded=args.side == WITH)
         sides.serve_rounds({args.side: play})
         engine.close()
         return 0

@@ -23,6 +23,7 @@ sys.path.insert(0, str(ROOT / "workflow"))
 from kvlab.measure import machine  # noqa: E402
 from kvlab.measure.engines import Engine, open_engine  # noqa: E402
 from kvlab.measure.job import Job  # noqa: E402
+from kvlab.measure.journal import Journal  # noqa: E402
 from kvlab.records import Request  # noqa: E402
 
 # Before torch is imported, which the tokenizer does: threads that wait for each other on a busy core cost 40 times.
@@ -131,6 +132,26 @@ def timed(work: Callable[[], int]) -> Round:
     began, began_cpu = time.perf_counter(), time.process_time()
     tokens = work()
     return time.perf_counter() - began, time.process_time() - began_cpu, tokens
+
+
+def arm(engine: Engine, served: list[Request], recorded: bool = True) -> Play:
+    """An arm as a measurement runs it: what it notes after the clock is not timed here either."""
+
+    def play() -> Round:
+        journal = Journal(served)
+
+        def serve() -> int:
+            engine.serve(served, journal)
+            return journal.output_tokens
+
+        took = timed(serve)
+        engine.collect(journal)
+        journal.check()
+        if bool(journal.steps) != recorded:
+            raise RuntimeError(f"{len(journal.steps)} steps were recorded, {recorded=}")
+        return took
+
+    return play
 
 
 def serve_rounds(plays: dict[str, Play]) -> None:

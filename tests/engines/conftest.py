@@ -23,6 +23,16 @@ LENGTH = 128  # max_model_len
 SLOTS = 4 * LENGTH
 SMALL = LENGTH + 32  # a pool in which requests that run together must be preempted
 CUT = 3
+SHAPE = {  # vLLM's CPU kernels want a head size of at least 32
+    "hidden_size": 128,
+    "intermediate_size": 256,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 32,
+    "vocab_size": 512,
+    "max_position_embeddings": 256,
+}
 
 
 def section(arm: str, kv_slots: int = SLOTS, cut: int | None = None, **measured: Any) -> dict[str, Any]:
@@ -45,23 +55,12 @@ def _own_environment() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Llama of two layers. vLLM's CPU kernels want a head size of at least 32; wide weights keep tokens apart."""
+    """A Llama of two layers; wide weights keep tokens apart."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
-    config = LlamaConfig(
-        hidden_size=128,
-        intermediate_size=256,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=32,
-        vocab_size=512,
-        max_position_embeddings=256,
-        initializer_range=0.3,
-        tie_word_embeddings=False,
-    )
+    config = LlamaConfig(**SHAPE, initializer_range=0.3, tie_word_embeddings=False)
     folder = tmp_path_factory.mktemp("tiny") / "model"
     LlamaForCausalLM(config).save_pretrained(folder)
     (folder / "fingerprint.json").write_text(json.dumps({"sha256": "cd" * 32}))

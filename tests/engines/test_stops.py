@@ -21,7 +21,7 @@ from kvlab.measure.engines import open_engine
 from kvlab.measure.run import measure
 from kvlab.records import RAW_FILES, Request, Step, read_lines, read_run, write_lines
 
-from .conftest import section
+from .conftest import SHAPE, section
 
 pytestmark = pytest.mark.engine
 
@@ -89,17 +89,7 @@ def test_a_model_with_a_sliding_window_is_refused(arm, workload, tmp_path):
     from transformers import MistralConfig, MistralForCausalLM
 
     torch.manual_seed(0)
-    config = MistralConfig(
-        hidden_size=128,
-        intermediate_size=256,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=32,
-        vocab_size=512,
-        max_position_embeddings=256,
-        sliding_window=32,
-    )
+    config = MistralConfig(**SHAPE, sliding_window=32)
     MistralForCausalLM(config).save_pretrained(tmp_path / "mistral")
     (tmp_path / "mistral" / "fingerprint.json").write_text(json.dumps({"sha256": "ef" * 32}))
     folder = tmp_path / "raw" / "0"

@@ -13,7 +13,18 @@ from pathlib import Path
 
 ENTRANCE = {"kvlab"} | {
     f"kvlab.{name}"
-    for name in ("__main__", "arms", "cli", "commands", "config", "config_simulation", "container", "imports", "part")
+    for name in (
+        "__main__",
+        "arms",
+        "cli",
+        "commands",
+        "config",
+        "config_simulation",
+        "config_workloads",
+        "container",
+        "imports",
+        "part",
+    )
 }
 
 
