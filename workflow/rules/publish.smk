@@ -44,7 +44,7 @@ rule report:
         [
             str(path.relative_to(ROOT))
             for path in sorted((ROOT / "report").rglob("*"))
-            if path.is_file()
+            if path.is_file() and path.parent.name != "screenshots"
         ],
         metrics=RUN / "metrics.json",
         figures=RUN / "figures" / "figures.json",
