@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 ENTRANCE = {"kvlab"} | {
@@ -42,7 +43,8 @@ def closure(package: Path, modules: Iterable[str]) -> list[Path]:
         if path is None:
             raise ValueError(f"no module {name} in {package}")
         seen[name] = path
-        waiting += [found for found in _imported(path, name) if _file(package, found)]
+        here = name if path.name == "__init__.py" else name.rpartition(".")[0]
+        waiting += [found for found in _imported(path.read_text(encoding="utf-8"), here) if _file(package, found)]
         parent = name.rpartition(".")[0]
         if parent:
             waiting.append(parent)
@@ -60,8 +62,13 @@ def _file(package: Path, name: str) -> Path | None:
     return None
 
 
-def _imported(path: Path, name: str) -> Iterator[str]:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+@cache  # Snakemake asks once for each job, mostly about the same files
+def _imported(source: str, here: str) -> list[str]:
+    """What a module of the package `here` imports by its text, without repetition."""
+    return list(dict.fromkeys(_imports(ast.parse(source), here)))
+
+
+def _imports(tree: ast.Module, here: str) -> Iterator[str]:
     typing_only = {
         id(node)
         for block in ast.walk(tree)
@@ -69,7 +76,6 @@ def _imported(path: Path, name: str) -> Iterator[str]:
         for statement in block.body
         for node in ast.walk(statement)
     }
-    here = name if path.name == "__init__.py" else name.rpartition(".")[0]
     for node in ast.walk(tree):
         if id(node) in typing_only:
             continue
