@@ -104,11 +104,12 @@ def test_nothing_moves_by_itself_and_reduced_motion_is_obeyed(open_page):
     page.wait_for_timeout(200)
     assert page.locator("#pool-slider").input_value() == "0"
     page.locator("#pool-play").click()
-    seen = set()
+    seen, began = set(), page.evaluate("performance.now()")
     for _ in range(12):
         page.wait_for_timeout(100)
         seen.add(page.locator("#pool-slider").input_value())
-    assert 2 <= len(seen) <= 4  # pictures, not a film
+    seconds = (page.evaluate("performance.now()") - began) / 1000
+    assert 2 <= len(seen) <= 2 + 2.5 * seconds  # pictures, not a film
 
 
 def test_a_request_is_followed(open_page):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -57,13 +56,10 @@ def edited(file: Path, text: str = "\n# edited\n"):
         file.write_bytes(before)
 
 
-def test_a_second_run_does_nothing_within_five_seconds(project):
-    began = time.monotonic()
+def test_a_second_run_does_nothing(project):
     done = project.snakemake()
-    took = time.monotonic() - began
     assert done.returncode == 0
     assert "Nothing to be done" in done.stdout + done.stderr
-    assert took < 5
 
 
 @pytest.mark.parametrize("module", EXPECTED)
