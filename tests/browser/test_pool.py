@@ -109,7 +109,7 @@ def test_nothing_moves_by_itself_and_reduced_motion_is_obeyed(open_page):
         page.wait_for_timeout(100)
         seen.add(page.locator("#pool-slider").input_value())
     seconds = (page.evaluate("performance.now()") - began) / 1000
-    assert 2 <= len(seen) <= 2 + 2.5 * seconds  # pictures, not a film
+    assert 2 <= len(seen) <= 2 + seconds / 0.7  # pictures, not a film
 
 
 def test_a_request_is_followed(open_page):

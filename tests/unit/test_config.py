@@ -134,26 +134,16 @@ def test_runs_are_interleaved_repeat_by_repeat():
     assert len({tuple(which) for which in order}) == len(order)
 
 
-def test_single_arms_may_have_fewer_repeats():
-    data = smoke()
-    data["workloads"] = {"seed": data["workloads"]["seed"] | {"repeats": 3, "fewer_repeats": {"vllm-paged": 1}}}
-    raw = config.parse(data, "t").raw()
-    assert sum(arm == "vllm-paged" for _, arm, _ in raw) == 1
-    assert all(sum(arm == other for _, other, _ in raw) == 3 for arm in {arm for _, arm, _ in raw} - {"vllm-paged"})
-
-
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"fewer_repeats": {"hf-continuous": 1}}, "fewer_repeats: 'hf-continuous' is not among the arms"),
-        ({"fewer_repeats": {"vllm-paged": 9}}, "vllm-paged has 9, more than repeats 3"),
         ({"cut_arms": ["hf-continuous"]}, "cut_arms: 'hf-continuous' is not among the arms"),
         ({"cut_arms": ["vllm-paged"]}, r"cut_arms: requests.sequential_requests says how many"),
     ],
 )
-def test_what_is_said_of_single_arms_must_fit_the_workload(changed, said):
+def test_cut_arms_must_fit_the_workload(changed, said):
     data = smoke()
-    data["workloads"] = {"seed": data["workloads"]["seed"] | {"repeats": 3} | changed}
+    data["workloads"] = {"seed": data["workloads"]["seed"] | changed}
     with pytest.raises(ConfigError, match=said):
         config.parse(data, "t")
 

@@ -56,11 +56,14 @@ def test_every_command_of_the_package_that_is_named_exists():
 
 
 @pytest.mark.parametrize("text", [ENGLISH, CHINESE], ids=["en", "zh"])
-def test_what_is_said_of_the_h100_is_what_its_logs_say(text, capsys):
-    summary.show(ROOT / "results/reference/h100")
-    printed = capsys.readouterr()
-    table = (printed.out + printed.err).replace("\xa0", " ").strip().split("\n\n")[0]
-    assert f"```text\n{table}\n```" in text
+def test_what_is_said_of_the_committed_runs_is_what_their_logs_say(text, capsys):
+    def table(run):
+        summary.show(ROOT / "results/reference" / run)
+        printed = capsys.readouterr()
+        return (printed.out + printed.err).replace("\xa0", " ").strip()
+
+    assert f"```text\n{table('smoke-cpu')}\n```" in text
+    assert f"```text\n{table('h100').split(chr(10) * 2)[0]}\n```" in text  # its first workload
 
     measured = Metrics.read(ROOT / "results/reference/h100/metrics.json").quantities
     earlier = Metrics.read(ROOT / "results/reference/h100-256/metrics.json").quantities

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -56,10 +57,14 @@ def edited(file: Path, text: str = "\n# edited\n"):
         file.write_bytes(before)
 
 
-def test_a_second_run_does_nothing(project):
+def test_a_second_run_does_nothing_within_five_seconds(project):
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = project.snakemake()
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 0
     assert "Nothing to be done" in done.stdout + done.stderr
+    # Of the processor's time: what else the machine does is not Snakemake's.
+    assert after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime < 5
 
 
 @pytest.mark.parametrize("module", EXPECTED)

@@ -207,7 +207,7 @@ class Config(Part):
             for repeat in range(most)
             for name, part in self.workloads.items()
             for arm in part.arms
-            if repeat < part.fewer_repeats.get(arm, part.repeats)
+            if repeat < part.repeats
         ]
 
 

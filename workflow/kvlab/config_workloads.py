@@ -85,9 +85,6 @@ class Comparison(Part):
         default=1024, ge=2, description="Longest prompt + output, tokens: a contiguous cache's length."
     )
     repeats: int = Field(default=3, ge=1, le=100, description="Process-level repeats of each arm.")
-    fewer_repeats: dict[str, Annotated[int, Field(ge=1)]] = Field(
-        default={}, description="Repeats of single arms, where time is scarce; below three there is no interval."
-    )
     cut_arms: list[str] = Field(
         default=[],
         description="Arms beside the sequential ones that serve the first sequential_requests only: too slow for all.",
@@ -104,14 +101,10 @@ class Comparison(Part):
         return arms
 
     @model_validator(mode="after")
-    def _about_its_own_arms(self) -> Comparison:
-        for key, named in (("fewer_repeats", self.fewer_repeats), ("cut_arms", self.cut_arms)):
-            for arm in named:
-                if arm not in self.arms:
-                    raise ValueError(f"{key}: {arm!r} is not among the arms of this workload")
-        for arm, repeats in self.fewer_repeats.items():
-            if repeats > self.repeats:
-                raise ValueError(f"fewer_repeats: {arm} has {repeats}, more than repeats {self.repeats}")
+    def _cut_arms_are_its_own(self) -> Comparison:
+        for arm in self.cut_arms:
+            if arm not in self.arms:
+                raise ValueError(f"cut_arms: {arm!r} is not among the arms of this workload")
         if self.cut_arms and getattr(self.requests, "sequential_requests", None) is None:
             raise ValueError("cut_arms: requests.sequential_requests says how many they serve; set it")
         return self
