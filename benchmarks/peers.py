@@ -46,7 +46,7 @@ def upstream_engine(args: argparse.Namespace) -> Any:
     prepare(ours)
     from vllm import LLM, EngineArgs
 
-    from kvlab.measure.engines.vllm import VllmEngine
+    from kvlab.measure.engines.vllm.driver import VllmEngine
 
     arguments = VllmEngine(ours)._arguments(eager=False) | {"skip_tokenizer_init": False}
     arguments.pop("worker_extension_cls")

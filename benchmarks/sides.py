@@ -84,7 +84,7 @@ def on_cpu(args: argparse.Namespace) -> bool:
 
 def job(args: argparse.Namespace, arm: str, **settings: object) -> Job:
     """An arm's job, as a measurement would make it."""
-    from kvlab.config import parse
+    from kvlab.config.run import parse
 
     workload = {
         "requests": {"kind": "azure-conv"},

@@ -14,7 +14,7 @@ import sys
 import time
 from dataclasses import replace
 
-from kvlab.analyse.cases import POLICIES, Case
+from kvlab.simulate.studies.cases import POLICIES, Case
 
 TARGET_S = 5.0
 ITERATIONS = 60_000

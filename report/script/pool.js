@@ -87,7 +87,7 @@
     return chosen;
   }
 
-  // The four shares of the pool, by the rules of analyse/memory.py.
+  // The four shares of the pool, by the rules of accounting.py.
   function shares(part, frame) {
     let tokens = 0, filled = 0, charged = 0;
     for (const [request, stored, slots] of frame) {

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kvlab.publish import report
+from kvlab.publish.page import render as report
 from tests.fixtures import small_run
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (workflow/setup --dev)")

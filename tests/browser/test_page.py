@@ -6,7 +6,7 @@ import re
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
-from kvlab.publish.numbers import interval_text, text_of
+from kvlab.publish.words.numbers import interval_text, text_of
 from kvlab.quantities import Metrics
 from tests.fixtures.small_run import HOSTILE
 

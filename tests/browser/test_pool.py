@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from kvlab.analyse.memory import SHARES
-from kvlab.analyse.raw import RawRun
-from kvlab.publish.pool_view import pool_view
+from kvlab.accounting import SHARES
+from kvlab.publish.page.pool_view import pool_view
+from kvlab.raw import RawRun
 
 SHOWN = """() => [...document.querySelectorAll(".pool")].map((side) => ({
   arm: side.querySelector("select").value,

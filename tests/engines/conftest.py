@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from kvlab.config import parse
+from kvlab.config.run import parse
 from kvlab.measure.engines import environment
 from kvlab.measure.job import Job
 from kvlab.measure.run import measure

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kvlab.measure.engines import open_engine
-from kvlab.measure.engines.vllm_recorder import FILE, read_steps
+from kvlab.measure.engines.vllm.recorder import FILE, read_steps
 from kvlab.measure.journal import Journal
 from kvlab.records import Served, Step, read_lines
 
@@ -98,7 +98,7 @@ def test_it_is_mixed_into_the_scheduler_that_vllm_would_have_picked(job, request
     from vllm.v1.core.sched.async_scheduler import AsyncScheduler
     from vllm.v1.core.sched.scheduler import Scheduler
 
-    from kvlab.measure.engines import vllm_recorder
+    from kvlab.measure.engines.vllm import recorder as vllm_recorder
 
     engine = open_engine("vllm", job("vllm-paged", kv_slots=SMALL))
     monkeypatch.setattr(

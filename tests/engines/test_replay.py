@@ -6,9 +6,9 @@ import shutil
 
 import pytest
 
-from kvlab.analyse import replay
-from kvlab.analyse.raw import RawRun
+from kvlab.raw import RawRun
 from kvlab.records import Step, read_lines
+from kvlab.simulate import counterfactual as replay
 
 from .conftest import LENGTH, SLOTS, SMALL
 

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvlab.analyse.allocators import NOBODY, Contiguous, Job
-from kvlab.analyse.paged import Paged
+from kvlab.allocators.contiguous import NOBODY, Contiguous, SimulatedRequest
+from kvlab.allocators.paged import Paged
 from kvlab.errors import KvlabError
 
 
@@ -14,7 +14,7 @@ def slots_of(allocator, job):
 
 @pytest.mark.parametrize(("policy", "asked"), [("max", 2048), ("pow2", 100 + 64), ("oracle", 100 + 50 - 1)])
 def test_what_a_contiguous_policy_asks_for(policy, asked):
-    pool, job = Contiguous(15_728, policy, 2048), Job(3, prompt=100, output=50)
+    pool, job = Contiguous(15_728, policy, 2048), SimulatedRequest(3, prompt=100, output=50)
     assert pool.asks(job.prompt, job.output) == asked
     assert pool.admit(job, known=100, tokens=100, alone=True)
     assert slots_of(pool, job) == 1 << (asked - 1).bit_length() == pool.blocks
@@ -27,7 +27,7 @@ def test_pow2_asks_for_no_more_than_the_longest():
 
 
 def test_paged_takes_a_block_when_the_last_one_is_full():
-    pool, job = Paged(64, block=4), Job(0, prompt=5, output=10)
+    pool, job = Paged(64, block=4), SimulatedRequest(0, prompt=5, output=10)
     assert pool.admit(job, 5, 5, alone=True)
     assert (pool.blocks, pool.capacity(job)) == (2, 8)
     assert pool.grow(job, 9)
@@ -38,19 +38,19 @@ def test_paged_takes_a_block_when_the_last_one_is_full():
 
 def test_an_admission_leaves_the_watermark_free_unless_nothing_runs():
     pool = Paged(100, block=10, watermark=0.2)
-    assert not pool.admit(Job(0, 90, 2), 90, 90, alone=False)
-    assert pool.admit(Job(0, 90, 2), 90, 90, alone=True)
+    assert not pool.admit(SimulatedRequest(0, 90, 2), 90, 90, alone=False)
+    assert pool.admit(SimulatedRequest(0, 90, 2), 90, 90, alone=True)
 
 
 def test_a_prompt_is_admitted_whole_though_stored_by_chunks():
     pool = Paged(64, block=16)
-    assert not pool.admit(Job(0, 70, 2), 70, 10, alone=True)
-    assert pool.admit(Job(1, 60, 2), 60, 10, alone=True)
+    assert not pool.admit(SimulatedRequest(0, 70, 2), 70, 10, alone=True)
+    assert pool.admit(SimulatedRequest(1, 60, 2), 60, 10, alone=True)
     assert pool.blocks == 1
 
 
 def test_samples_share_the_prompt_and_copy_its_last_block_when_they_part():
-    pool, job = Paged(1600, block=4, samples=3), Job(0, prompt=6, output=9)
+    pool, job = Paged(1600, block=4, samples=3), SimulatedRequest(0, prompt=6, output=9)
     assert pool.admit(job, 6, 6, alone=True)
     assert pool.blocks == 2  # both shared by all three
     assert pool.capacity(job) == 6
@@ -68,7 +68,7 @@ def test_a_shared_prefix_lies_once_in_the_pool():
     pool = Paged(160, block=4, prefix=10)
     assert (pool.pinned, pool.blocks) == (8, 2)  # only whole blocks are shared
     for number in range(3):
-        assert pool.admit(Job(number, 12, 1), 12, 12, alone=False)
+        assert pool.admit(SimulatedRequest(number, 12, 1), 12, 12, alone=False)
     assert pool.blocks == 2 + 3 * 1
     stored, slots = pool.held(np.array([12]), np.array([1]), np.array([12]))
     assert (stored.tolist(), slots.tolist()) == ([4], [4])
@@ -77,7 +77,7 @@ def test_a_shared_prefix_lies_once_in_the_pool():
 @given(st.integers(1, 20), st.integers(1, 60), st.integers(1, 40), st.integers(1, 4), st.booleans(), st.integers(0, 30))
 def test_blocks_taken_are_the_slots_that_the_record_says(block, prompt, output, samples, share, prefix):
     pool = Paged(5000, block, samples=samples, share=share, prefix=min(prefix, prompt))
-    job = Job(1, prompt, output)
+    job = SimulatedRequest(1, prompt, output)
     pool.check(job)
     assert pool.admit(job, prompt, prompt, alone=True)
     for tokens in range(prompt, job.final + 1):
@@ -112,13 +112,16 @@ def test_contiguous_columns_are_what_it_asks_for(policy, prompt, output):
         (lambda: Contiguous(100, "best", 10), "policy 'best'"),
         (lambda: Contiguous(100, "max", 0), "max_model_len 0"),
         (lambda: Contiguous(0, "max", 10), "0 slots"),
-        (lambda: Contiguous(100, "max", 65).check(Job(7, 10, 10)), "request 7: needs a chunk of 128"),
-        (lambda: Contiguous(4096, "oracle", 100).check(Job(7, 90, 20)), "request 7: 109 tokens, more than"),
-        (lambda: Paged(100, 10).check(Job(7, 90, 20)), "request 7: needs 11 blocks"),
-        (lambda: Paged(100, 10).check(Job(7, 0, 20)), "request 7: prompt of 0 tokens"),
-        (lambda: Paged(100, 10).check(Job(7, 5, 0)), "request 7: output of 0 tokens"),
-        (lambda: Paged(100, 10).check(Job(7, float("nan"), 5)), "request 7: prompt of nan tokens"),
-        (lambda: Paged(100, 10, prefix=20).check(Job(7, 5, 5)), "shorter than the shared prefix"),
+        (lambda: Contiguous(100, "max", 65).check(SimulatedRequest(7, 10, 10)), "request 7: needs a chunk of 128"),
+        (
+            lambda: Contiguous(4096, "oracle", 100).check(SimulatedRequest(7, 90, 20)),
+            "request 7: 109 tokens, more than",
+        ),
+        (lambda: Paged(100, 10).check(SimulatedRequest(7, 90, 20)), "request 7: needs 11 blocks"),
+        (lambda: Paged(100, 10).check(SimulatedRequest(7, 0, 20)), "request 7: prompt of 0 tokens"),
+        (lambda: Paged(100, 10).check(SimulatedRequest(7, 5, 0)), "request 7: output of 0 tokens"),
+        (lambda: Paged(100, 10).check(SimulatedRequest(7, float("nan"), 5)), "request 7: prompt of nan tokens"),
+        (lambda: Paged(100, 10, prefix=20).check(SimulatedRequest(7, 5, 5)), "shorter than the shared prefix"),
     ],
 )
 def test_what_can_not_be_is_refused_with_its_reason(make, says):

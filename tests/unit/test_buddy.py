@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvlab.analyse.buddy import Buddy, chunk_for
+from kvlab.allocators.buddy import Buddy, chunk_for
 from kvlab.errors import KvlabError
 
 

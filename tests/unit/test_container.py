@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kvlab import container
+from kvlab.dag import container
 from kvlab.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -7,7 +7,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvlab.measure.engines.hf_generate import _batches
+from kvlab.measure.engines.transformers.generate import _batches
 from kvlab.records import Request
 
 LENGTH = 64

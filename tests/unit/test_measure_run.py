@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from kvlab.config import parse
+from kvlab.config.run import parse
 from kvlab.errors import ConfigError, KvlabError
 from kvlab.measure.run import _Measurement, measure
 from kvlab.records import RAW_FILES, Request, Run, read_run, write_lines
@@ -62,7 +62,7 @@ def test_what_a_killed_run_left_is_cleared_away(job, monkeypatch):
 def test_an_unknown_engine_is_a_fault_and_leaves_nothing(job):
     wanted = section()
     wanted["arm"]["engine"] = "sglang"
-    with pytest.raises(ConfigError, match=r"no engine 'sglang'.*engines/sglang\.py"):
+    with pytest.raises(ConfigError, match=r"no engine 'sglang'.*engines/sglang/driver\.py"):
         measure(wanted, **job)
     assert list(job["folder"].parent.iterdir()) == []
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvlab.analyse import memory
+from kvlab import accounting as memory
 from kvlab.errors import LogError
 from kvlab.records import Run, Served, Step
 

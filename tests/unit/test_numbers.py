@@ -2,7 +2,7 @@
 
 import pytest
 
-from kvlab.publish.numbers import date_text, decimal, interval_text, level_text, text_of, value_text
+from kvlab.publish.words.numbers import date_text, decimal, interval_text, level_text, text_of, value_text
 from kvlab.quantities import UNITS, Quantity
 
 

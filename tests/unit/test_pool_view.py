@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvlab.publish.pool_view import MOST_FRAMES, _runs, _stretches, cell_slots, grid, thin
+from kvlab.publish.page.pool_view import MOST_FRAMES, _runs, _stretches, cell_slots, grid, thin
 from kvlab.records import Step
 
 

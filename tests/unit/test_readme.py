@@ -7,7 +7,7 @@ import pytest
 
 from kvlab.arms import ARMS
 from kvlab.publish import summary
-from kvlab.publish.numbers import text_of
+from kvlab.publish.words.numbers import text_of
 from kvlab.quantities import Metrics
 
 ROOT = Path(__file__).resolve().parents[2]

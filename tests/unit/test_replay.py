@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 from tests.raw_logs import write_raw
 
-from kvlab.analyse import replay
-from kvlab.analyse.raw import RawRun
 from kvlab.errors import KvlabError
 from kvlab.publish import simulation_table
+from kvlab.raw import RawRun
 from kvlab.records import Served, Step
+from kvlab.simulate import counterfactual as replay
 
 # Three requests on four blocks of 4: the third waits, then the second is preempted and starts over.
 SERVED = [Served(n, p, o, 0.0, [float(t + 1) for t in range(o)], float(o), "length") for n, p, o in

@@ -8,12 +8,12 @@ import pytest
 from tests.fixtures import small_run
 
 from kvlab.errors import KvlabError, LogError
-from kvlab.publish.answers import visible
-from kvlab.publish.inline import inline_svg
-from kvlab.publish.report import build, render
-from kvlab.publish.story import Story, verdict
-from kvlab.publish.trail import embed
-from kvlab.publish.verify import numbers_shown
+from kvlab.publish.check.verify import numbers_shown
+from kvlab.publish.page.answers import visible
+from kvlab.publish.page.inline import inline_svg
+from kvlab.publish.page.render import build, render
+from kvlab.publish.page.story import Story, verdict
+from kvlab.publish.page.trail import embed
 from kvlab.quantities import Metrics, Quantities, Quantity
 
 SECTION = {"language": "en", "title": None, "palette": "okabe-ito"}

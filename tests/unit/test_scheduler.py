@@ -5,12 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kvlab.analyse.allocators import NOBODY, Contiguous, Job
-from kvlab.analyse.memory import SHARES
-from kvlab.analyse.paged import Paged
-from kvlab.analyse.scheduler import Scheduler
-from kvlab.analyse.timeline import run_record
+from kvlab.accounting import SHARES
+from kvlab.allocators.contiguous import NOBODY, Contiguous, SimulatedRequest
+from kvlab.allocators.paged import Paged
 from kvlab.errors import KvlabError
+from kvlab.simulate.scheduler import Scheduler
+from kvlab.simulate.timeline import run_record
 
 POLICIES = ("max", "pow2", "oracle", "paged")
 
@@ -91,7 +91,7 @@ def workloads(draw, longest=60):
         )
     )
     return [
-        Job(number, prompt, min(output, longest - prompt + 1), float(arrival))
+        SimulatedRequest(number, prompt, min(output, longest - prompt + 1), float(arrival))
         for number, (prompt, output, arrival) in enumerate(pairs)
     ]
 
@@ -162,7 +162,7 @@ def test_shared_blocks_obey_the_same_accounting(jobs, samples, block, share):
 
 
 def test_iterations_can_be_cut_anywhere():
-    jobs = [Job(n, 10, 20) for n in range(6)]
+    jobs = [SimulatedRequest(n, 10, 20) for n in range(6)]
     whole, part = (Scheduler(jobs, Paged(64, 4)) for _ in range(2))
     every, first = whole.run(), part.run(17)
     assert len(first) == 17
@@ -170,12 +170,12 @@ def test_iterations_can_be_cut_anywhere():
 
 
 def test_windows_and_warm_up_change_no_number():
-    jobs = [Job(n, 10 + n, 20) for n in range(30)]
+    jobs = [SimulatedRequest(n, 10 + n, 20) for n in range(30)]
     used = Paged(200, 4)
     timeline = Scheduler(jobs, used).run()
     run = run_record(used, "w", "paged", 0, len(timeline))
     whole = timeline.accounting(run, used)
-    from kvlab.analyse import timeline as module
+    from kvlab.simulate import timeline as module
 
     module._ENTRIES, kept = 50, module._ENTRIES
     try:
@@ -188,7 +188,7 @@ def test_windows_and_warm_up_change_no_number():
 
 def test_one_request_alone_is_there_for_as_many_iterations_as_it_has_output():
     used = Paged(64, 4)
-    timeline = Scheduler([Job(0, prompt=5, output=3, arrival=10)], used).run()
+    timeline = Scheduler([SimulatedRequest(0, prompt=5, output=3, arrival=10)], used).run()
     assert [(step.t_s, step.held) for step in timeline.steps(used)] == [
         (10, [[0, 5, 8]]),
         (11, [[0, 6, 8]]),
@@ -198,7 +198,7 @@ def test_one_request_alone_is_there_for_as_many_iterations_as_it_has_output():
 
 def test_the_newest_is_preempted_and_starts_over():
     used = Paged(8, 2)
-    timeline = Scheduler([Job(0, 3, 4), Job(1, 3, 4)], used).run()
+    timeline = Scheduler([SimulatedRequest(0, 3, 4), SimulatedRequest(1, 3, 4)], used).run()
     steps = [(step.preempted, step.waiting, step.held) for step in timeline.steps(used)]
     assert steps == [
         (0, 0, [[0, 3, 4], [1, 3, 4]]),
@@ -213,12 +213,12 @@ def test_the_newest_is_preempted_and_starts_over():
 @pytest.mark.parametrize(
     ("jobs", "options", "says"),
     [
-        ([Job(0, 5, 5, float("nan"))], {}, "request 0: arrives at nan"),
-        ([Job(0, 5, 5, -1.0)], {}, "request 0: arrives at -1"),
-        ([Job(0, 5, 5), Job(0, 5, 5)], {}, "same id"),
-        ([Job(0, 5, 500)], {}, "request 0: needs"),
-        ([Job(0, 5, 5)], {"max_running": 0}, "max_running 0"),
-        ([Job(0, 5, 5)], {"token_budget": 0}, "token_budget 0"),
+        ([SimulatedRequest(0, 5, 5, float("nan"))], {}, "request 0: arrives at nan"),
+        ([SimulatedRequest(0, 5, 5, -1.0)], {}, "request 0: arrives at -1"),
+        ([SimulatedRequest(0, 5, 5), SimulatedRequest(0, 5, 5)], {}, "same id"),
+        ([SimulatedRequest(0, 5, 500)], {}, "request 0: needs"),
+        ([SimulatedRequest(0, 5, 5)], {"max_running": 0}, "max_running 0"),
+        ([SimulatedRequest(0, 5, 5)], {"token_budget": 0}, "token_budget 0"),
     ],
 )
 def test_what_can_not_be_served_is_refused_before_anything_runs(jobs, options, says):

@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 
 from kvlab import config
-from kvlab.analyse import paper, simulate, studies
-from kvlab.analyse.cases import POLICIES, Case
-from kvlab.analyse.memory import account, final_tokens
-from kvlab.analyse.timeline import Stay, rebuild
+from kvlab.accounting import account, final_tokens
 from kvlab.errors import ConfigError, KvlabError, LogError
 from kvlab.quantities import Metrics
 from kvlab.records import Run, Served, Step, read_lines, read_run
+from kvlab.simulate.studies import paper_values as paper
+from kvlab.simulate.studies import stage as simulate
+from kvlab.simulate.studies import sweeps as studies
+from kvlab.simulate.studies.cases import POLICIES, Case
+from kvlab.simulate.timeline import Stay, rebuild
 
 ROOT = Path(__file__).resolve().parents[2]
 

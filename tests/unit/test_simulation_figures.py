@@ -12,17 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvlab import config
-from kvlab.analyse import simulate
-from kvlab.analyse.allocators import NOBODY
-from kvlab.analyse.cases import POLICIES
-from kvlab.analyse.picture import FREE, INTERNAL, RESERVED, ROUNDING, TOKEN, picture
-from kvlab.config_simulation import Picture
+from kvlab.allocators.contiguous import NOBODY
+from kvlab.config.simulation import SmallPool
 from kvlab.errors import KvlabError
-from kvlab.publish import pool_figure, simulation_figures
-from kvlab.publish.palette import INK
+from kvlab.publish.figures import simulation as simulation_figures
+from kvlab.publish.figures import small_pool
+from kvlab.publish.figures.palette import INK
+from kvlab.simulate.studies import stage as simulate
+from kvlab.simulate.studies.cases import POLICIES
+from kvlab.simulate.studies.small_pool import FREE, INTERNAL, RESERVED, ROUNDING, TOKEN, picture
 
 REPORT = Path(__file__).resolve().parents[2] / "report"
-DEFAULT = Picture().model_dump(mode="json")
+DEFAULT = SmallPool().model_dump(mode="json")
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -64,7 +65,7 @@ def test_a_request_that_does_not_fit_the_picture_is_refused():
 @given(st.integers(0, 2**24 - 1))
 def test_the_outline_covers_exactly_the_cells(bits):
     cells = np.array([(bits >> n) & 1 for n in range(24)], dtype=bool).reshape(4, 6)
-    outline = pool_figure._outline(cells)
+    outline = small_pool._outline(cells)
     covered = np.zeros_like(cells, dtype=int)
     if outline is not None:
         for begin, bottom, end, top in (

@@ -5,7 +5,7 @@ import re
 import pytest
 from markupsafe import Markup
 
-from kvlab.publish.strings import LANGUAGES, REPORT, has, look_up, rich, said, words
+from kvlab.publish.words.strings import LANGUAGES, REPORT, has, look_up, rich, said, words
 from kvlab.quantities import UNITS, Metrics
 
 HOLE = re.compile(r"\{(\w+)\}")

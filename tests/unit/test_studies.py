@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from kvlab.analyse import paper, studies
-from kvlab.analyse.allocators import Job
-from kvlab.analyse.cases import POLICIES, Case, allocator_of
+from kvlab.allocators.contiguous import SimulatedRequest
 from kvlab.errors import KvlabError
 from kvlab.quantities import Quantities
+from kvlab.simulate.studies import paper_values as paper
+from kvlab.simulate.studies import sweeps as studies
+from kvlab.simulate.studies.cases import POLICIES, Case, allocator_of
 
 BASE = Case("paged", {"kind": "paper"}, 0, 15_728, 2048, 1500, 500, 16, 0.01)
 LENGTHS = {"kind": "paper"}
@@ -123,7 +124,7 @@ def test_the_queue_never_runs_dry_and_no_more_is_drawn_than_is_needed():
 def test_arrivals_are_at_the_load_that_is_asked_for():
     jobs = replace(BASE, load=0.25, iterations=40_000).jobs()
     assert len(jobs) / jobs[-1].arrival == pytest.approx(0.25, rel=0.05)
-    assert all(isinstance(job, Job) for job in jobs)
+    assert all(isinstance(job, SimulatedRequest) for job in jobs)
 
 
 @pytest.mark.parametrize("load", [0.0, -1.0, float("nan"), float("inf")])

@@ -108,7 +108,7 @@ def test_claims_are_judged_and_a_failed_one_is_an_exit_code(project, tmp_path):
 
 def test_a_claims_file_that_is_not_one_is_named(tmp_path):
     from kvlab.errors import KvlabError
-    from kvlab.publish.claims import _read
+    from kvlab.publish.check.claims import _read
 
     (tmp_path / "claims.yaml").write_text(yaml.safe_dump({"claims": [{"id": "x", "relation": "nearly"}]}))
     with pytest.raises(KvlabError, match="claim x: relation must be one of"):
@@ -116,14 +116,14 @@ def test_a_claims_file_that_is_not_one_is_named(tmp_path):
 
 
 def test_a_run_compared_with_itself_is_the_same(project):
-    from kvlab.publish.compare import compare
+    from kvlab.publish.check.compare import compare
 
     lines = compare(project.run, project.run)
     assert {line.verdict for line in lines if line.ours and line.ours.value is not None} == {"same"}
 
 
 def test_another_model_or_machine_is_not_compared(project, tmp_path):
-    from kvlab.publish.compare import compare
+    from kvlab.publish.check.compare import compare
 
     other = tmp_path / "other"
     shutil.copytree(project.run, other, ignore=shutil.ignore_patterns("model"))

@@ -60,11 +60,11 @@ def test_nothing_but_the_simulation_runs(simulated):
 @pytest.mark.parametrize(
     ("file", "again"),
     [
-        ("workflow/kvlab/analyse/paged.py", {"simulate", "draw_simulation"}),
-        ("workflow/kvlab/analyse/memory.py", {"simulate", "draw_simulation"}),
+        ("workflow/kvlab/allocators/paged.py", {"simulate", "draw_simulation"}),
+        ("workflow/kvlab/accounting.py", {"simulate", "draw_simulation"}),
         ("workflow/kvlab/prepare/lengths.py", {"simulate", "draw_simulation"}),
         ("config/data/paper-values.yaml", {"simulate", "draw_simulation"}),
-        ("workflow/kvlab/publish/pool_figure.py", {"draw_simulation"}),
+        ("workflow/kvlab/publish/figures/small_pool.py", {"draw_simulation"}),
         ("report/simulation.en.yaml", {"draw_simulation"}),
         ("workflow/kvlab/measure/run.py", set()),
         ("workflow/kvlab/cli.py", set()),

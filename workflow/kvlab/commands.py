@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from kvlab import config
+from kvlab import config, paths
 from kvlab.errors import KvlabError
 from kvlab.terminal import say
 
@@ -100,7 +100,7 @@ def analyse(args: argparse.Namespace) -> int:
 
 def simulate(args: argparse.Namespace) -> int:
     """Simulate what contiguous and paged allocators hold, and judge the paper's values beside ours: simulated/."""
-    from kvlab.analyse import simulate as stage
+    from kvlab.simulate.studies import stage
 
     made = stage.simulate(_simulation(args), args.run)
     say(f"simulate: {len(made.quantities)} quantities from {len(made.files)} simulated logs")
@@ -109,7 +109,7 @@ def simulate(args: argparse.Namespace) -> int:
 
 def draw_simulation(args: argparse.Namespace) -> int:
     """Draw the simulation's figures: simulated/figures/."""
-    from kvlab.publish import simulation_figures as stage
+    from kvlab.publish.figures import simulation as stage
 
     drawn = stage.draw(_simulation(args), args.run, _loaded(args.run).report.palette)
     say(f"draw-simulation: {drawn} figures; the paper's values beside ours: python -m kvlab simulated {args.run}")
@@ -118,8 +118,8 @@ def draw_simulation(args: argparse.Namespace) -> int:
 
 def simulated(args: argparse.Namespace) -> int:
     """Print the paper's values beside the simulated ones."""
-    from kvlab.analyse import simulate as stage
     from kvlab.publish import simulation_table
+    from kvlab.simulate.studies import stage
 
     simulation_table.show_claims(stage.read_claims(args.run))
     say(f"\nfigures: {(args.run / 'simulated' / 'figures').resolve()}")
@@ -128,9 +128,9 @@ def simulated(args: argparse.Namespace) -> int:
 
 def what_if(args: argparse.Namespace) -> int:
     """Serve a measured run's requests again from simulated pools: what each allocator would have held."""
-    from kvlab.analyse import replay as stage
-    from kvlab.analyse.raw import RawRun
     from kvlab.publish import simulation_table
+    from kvlab.raw import RawRun
+    from kvlab.simulate import counterfactual as stage
 
     raw = RawRun.read(args.run, args.workload, args.arm, args.repeat)
     simulation_table.show_replay(stage.quantities(raw, f"{args.workload}.{args.arm}"), raw)
@@ -148,7 +148,7 @@ def notebook(args: argparse.Namespace) -> int:
 
 def report(args: argparse.Namespace) -> int:
     """Render the self-contained page: report.html."""
-    from kvlab.publish import report as stage
+    from kvlab.publish.page import render as stage
 
     page = stage.render(_loaded(args.run).section("report"), args.run)
     say(f"report: {args.run / 'report.html'}, {len(page) / 1024:.0f} KiB")
@@ -157,7 +157,7 @@ def report(args: argparse.Namespace) -> int:
 
 def verify(args: argparse.Namespace) -> int:
     """Recompute every number of a report from the raw logs and check every digest; each fault is one line."""
-    from kvlab.publish import verify as stage
+    from kvlab.publish.check import verify as stage
 
     run = args.report.parent
     faults, checked = stage.verify(args.report, _loaded(run).section("analyse"), _loaded(run).section("report"))
@@ -181,7 +181,7 @@ def summary(args: argparse.Namespace) -> int:
 
 def claims(args: argparse.Namespace) -> int:
     """Hold a run against the claims of report/claims.yaml; a failed one makes the exit code 1."""
-    from kvlab.publish import claims as stage
+    from kvlab.publish.check import claims as stage
 
     verdicts = stage.write(args.run)
     if not args.only_write:
@@ -193,7 +193,7 @@ def claims(args: argparse.Namespace) -> int:
 
 def compare(args: argparse.Namespace) -> int:
     """Compare a run with a reference, quantity by quantity: same, different, not comparable and why."""
-    from kvlab.publish import compare as stage
+    from kvlab.publish.check import compare as stage
 
     stage.show(stage.compare(args.run, args.reference), everything=args.all)
     return 0
@@ -201,15 +201,15 @@ def compare(args: argparse.Namespace) -> int:
 
 def crate(args: argparse.Namespace) -> int:
     """Describe a run as a Workflow Run RO-Crate: ro-crate-metadata.json."""
-    from kvlab.publish import crate as stage
+    from kvlab.publish.check import crate as stage
 
-    stage.describe(args.run, Path(__file__).resolve().parents[2])
+    stage.describe(args.run, paths.WORKFLOW)
     return 0
 
 
 def pack(args: argparse.Namespace) -> int:
     """Pack a run, raw logs and all, into a folder that can be committed."""
-    from kvlab.publish import reference as stage
+    from kvlab.publish.check import packed as stage
 
     size = stage.pack(args.run, args.folder)
     say(f"pack: {args.folder}, {size / 1e6:.2f} MB")
@@ -218,7 +218,7 @@ def pack(args: argparse.Namespace) -> int:
 
 def replay(args: argparse.Namespace) -> int:
     """Recompute everything after the measurements from a packed run's raw logs, and compare; needs no engine."""
-    from kvlab.publish import reference as stage
+    from kvlab.publish.check import packed as stage
 
     name = args.reference.resolve().name
     args.run = args.into or Path("results") / "replay" / name

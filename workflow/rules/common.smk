@@ -7,10 +7,10 @@ ROOT = Path(workflow.basedir)
 PACKAGE = ROOT / "workflow" / "kvlab"
 sys.path.insert(0, str(ROOT / "workflow"))
 
-import kvlab.config as kvlab_config
-import kvlab.container as kvlab_container
+import kvlab.config.run as kvlab_config
+import kvlab.dag.container as kvlab_container
 from kvlab.errors import KvlabError
-from kvlab.imports import closure
+from kvlab.dag.imports import closure
 from kvlab.records import RAW_FILES, write_json
 
 try:

@@ -6,7 +6,7 @@ RAW = RUN / "raw" / "{workload}" / "{arm}" / "{repeat}"
 
 rule measure:
     input:
-        lambda w: code("measure.run", f"measure.engines.{CONFIG.engine(w.arm)}"),
+        lambda w: code("measure.run", f"measure.engines.{CONFIG.engine(w.arm)}.driver"),
         model=RUN / "model" / "fingerprint.json",
         requests=RUN / "workloads" / "{workload}.jsonl",
     output:

@@ -3,7 +3,7 @@
 
 rule notebook:
     input:
-        code("publish.notebook", "publish.figures"),
+        code("publish.notebook", "publish.figures.drawing"),
         "workflow/notebooks/analysis.ipynb",
         metrics=RUN / "metrics.json",
         raw=raw("steps.jsonl"),
@@ -25,7 +25,7 @@ rule notebook:
 
 rule claims:
     input:
-        code("publish.claims"),
+        code("publish.check.claims"),
         "report/claims.yaml",
         metrics=RUN / "metrics.json",
     output:
@@ -40,7 +40,7 @@ rule claims:
 
 rule report:
     input:
-        code("publish.report"),
+        code("publish.page.render"),
         [
             str(path.relative_to(ROOT))
             for path in sorted((ROOT / "report").rglob("*"))
@@ -65,7 +65,7 @@ rule report:
 
 rule verify:
     input:
-        code("publish.verify"),
+        code("publish.check.verify"),
         page=RUN / "report.html",
         metrics=RUN / "metrics.json",
         raw=raw(*RAW_FILES),
@@ -81,7 +81,7 @@ rule verify:
 
 rule crate:
     input:
-        code("publish.crate"),
+        code("publish.check.crate"),
         verified=RUN / "verify.json",
     output:
         RUN / "ro-crate-metadata.json",

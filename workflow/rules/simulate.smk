@@ -4,7 +4,7 @@ SIMULATED = RUN / "simulated"
 
 rule simulate:
     input:
-        code("analyse.simulate"),
+        code("simulate.studies.stage"),
         "config/data/azure-conv-lengths.csv",
         "config/data/paper-values.yaml",
     output:
@@ -24,7 +24,7 @@ rule simulate:
 
 rule draw_simulation:
     input:
-        code("publish.simulation_figures"),
+        code("publish.figures.simulation"),
         "report/simulation.en.yaml",
         "report/simulation.zh.yaml",
         metrics=SIMULATED / "metrics.json",

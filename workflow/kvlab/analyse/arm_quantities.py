@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from kvlab.analyse.memory import SHARES
-from kvlab.analyse.raw import RawRun
+from kvlab.accounting import SHARES
 from kvlab.analyse.sheet import Sheet
+from kvlab.raw import RawRun
 
 STEPS = ("steps.jsonl", "requests.jsonl", "run.json")
 TIMES = ("requests.jsonl",)

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kvlab.analyse.ladder import paging_undecided
-from kvlab.analyse.raw import RawRun
 from kvlab.analyse.sheet import Sheet
 from kvlab.errors import LogError
+from kvlab.raw import RawRun
 from kvlab.records import Output
 
 THERMAL_OR_POWER = 0x8 | 0x20 | 0x40 | 0x80  # NVML: HW slowdown, SW thermal, HW thermal, HW power brake

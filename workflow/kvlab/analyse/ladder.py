@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from kvlab.analyse.raw import RawRun
 from kvlab.analyse.sheet import Sheet
 from kvlab.analyse.statistics import SATURATED_FULL, SATURATED_TIME
 from kvlab.quantities import Quantity
+from kvlab.raw import RawRun
 
 BASELINE, PAGED, CONTIGUOUS, EAGER = "hf-sequential-static", "vllm-paged", "vllm-contiguous", "vllm-paged-eager"
 # The rungs from the baseline to paging; a factor is named by what the upper arm adds to the rung below it.

@@ -9,12 +9,12 @@ from typing import Any
 from kvlab.analyse.arm_quantities import describe_arm
 from kvlab.analyse.guards import check_workload, run_disturbances, run_faults
 from kvlab.analyse.ladder import PAGED, compare_arms
-from kvlab.analyse.raw import RawRun
-from kvlab.analyse.replay import agreement, quantities
 from kvlab.analyse.sheet import Sheet
 from kvlab.analyse.statistics import Observed, Settings, classify, median
 from kvlab.quantities import Metrics
+from kvlab.raw import RawRun
 from kvlab.records import read_text
+from kvlab.simulate.counterfactual import agreement, quantities
 
 
 def analyse(section: dict[str, Any], root: Path) -> Metrics:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from kvlab.analyse.raw import RawRun
 from kvlab.analyse.statistics import Settings, interval, median, ratio_interval
 from kvlab.quantities import Quantities, Quantity, Source
+from kvlab.raw import RawRun
 
 
 class Sheet:

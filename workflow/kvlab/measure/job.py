@@ -33,7 +33,7 @@ class Job:
 
 
 @dataclass
-class Facts:
+class EngineFacts:
     """What the engine got, read from its tensors and its block pool. The fields are those of `records.Run`."""
 
     engine: dict[str, Any] = field(default_factory=dict)

@@ -20,9 +20,10 @@ import numpy as np
 import numpy.typing as npt
 
 from kvlab.errors import ConfigError, LogError
+from kvlab.paths import DATA
 from kvlab.records import read_text, write_text
 
-TABLE = Path(__file__).resolve().parents[3] / "config" / "data" / "azure-conv-lengths.csv"
+TABLE = DATA / "azure-conv-lengths.csv"
 TRACE_SHA256 = "2f1e5b666d4e3055fdbba98598ce2ec307767b9064e03e2fa46676dbcc7d0bf8"
 TABLE_HEADER = ["prompt_tokens", "output_tokens", "requests"]
 TRACE_HEADER = ["TIMESTAMP", "ContextTokens", "GeneratedTokens"]

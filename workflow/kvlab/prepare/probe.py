@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 
+from kvlab.paths import ROOT
 from kvlab.records import write_json
 
 PACKAGES = [
@@ -166,11 +167,10 @@ def _version(name: str) -> str | None:
 
 
 def _git() -> dict[str, Any] | None:
-    root = Path(__file__).resolve().parents[3]
 
     def git(*arguments: str) -> str:
         return subprocess.run(
-            ["git", "-C", str(root), *arguments], check=True, capture_output=True, text=True, timeout=20
+            ["git", "-C", str(ROOT), *arguments], check=True, capture_output=True, text=True, timeout=20
         ).stdout.strip()
 
     try:

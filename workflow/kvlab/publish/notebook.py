@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from kvlab.errors import KvlabError
+from kvlab.paths import NOTEBOOK
 from kvlab.records import whole_folder
-
-NOTEBOOK = Path(__file__).resolve().parents[2] / "notebooks" / "analysis.ipynb"
 
 
 def execute(section: dict[str, Any], root: Path) -> int:

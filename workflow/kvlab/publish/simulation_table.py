@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kvlab.analyse.cases import POLICIES
-from kvlab.analyse.memory import SHARES
-from kvlab.analyse.paper import Verdict
-from kvlab.analyse.raw import RawRun
-from kvlab.publish.numbers import decimal, value_text
+from kvlab.accounting import SHARES
+from kvlab.publish.words.numbers import decimal, value_text
 from kvlab.quantities import Quantity
+from kvlab.raw import RawRun
+from kvlab.simulate.studies.cases import POLICIES
+from kvlab.simulate.studies.paper_values import Verdict
 from kvlab.terminal import say
 
 CALIBRATED = (

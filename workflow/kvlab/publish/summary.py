@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kvlab.publish.numbers import text_of
+from kvlab.publish.words.numbers import text_of
 from kvlab.quantities import Metrics
 from kvlab.terminal import say
 

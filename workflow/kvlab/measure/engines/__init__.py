@@ -1,6 +1,6 @@
-"""The engines. `Arm.engine` names a module here; each has one function, `engine(job)`.
+"""The engines. `Arm.engine` names a folder here; its module `driver` has one function, `engine(job)`.
 
-A module imports its library only inside functions, after `environment.prepare`, and never another engine's module:
+A driver imports its library only inside functions, after `environment.prepare`, and never another engine's folder:
 what an arm's raw logs depend on is read from the imports.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from kvlab.errors import ConfigError
-from kvlab.measure.job import Facts, Job
+from kvlab.measure.job import EngineFacts, Job
 from kvlab.measure.journal import Journal
 from kvlab.records import Request
 
@@ -38,7 +38,7 @@ class Engine(Protocol):
     def collect(self, journal: Journal) -> None:
         """Note the steps of what was served since the last call; the clock does not run."""
 
-    def facts(self) -> Facts:
+    def facts(self) -> EngineFacts:
         """What was truly got, read back."""
 
     def close(self) -> None:
@@ -46,13 +46,13 @@ class Engine(Protocol):
 
 
 def open_engine(name: str, job: Job) -> Engine:
-    """The engine of module `kvlab.measure.engines.<name>`; ConfigError where there is no such module."""
-    module = f"{__name__}.{name}"
+    """The engine of the folder `kvlab/measure/engines/<name>`; ConfigError where there is none."""
+    module = f"{__name__}.{name}.driver"
     try:
         found = importlib.import_module(module)
     except ModuleNotFoundError as error:
-        if error.name != module:
+        if error.name not in (module, module.removesuffix(".driver")):
             raise
-        raise ConfigError(f"no engine {name!r}: no file workflow/kvlab/measure/engines/{name}.py") from None
+        raise ConfigError(f"no engine {name!r}: no file workflow/kvlab/measure/engines/{name}/driver.py") from None
     engine: Engine = found.engine(job)
     return engine

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 
 from kvlab.measure.job import Job
+from kvlab.paths import WORKFLOW
 
 
 def prepare(job: Job) -> None:
@@ -33,7 +33,7 @@ def prepare(job: Job) -> None:
     for name, value in wanted.items():
         os.environ.setdefault(name, value)
     # An engine's own processes find the package as this one does.
-    package = str(Path(__file__).parents[3])
+    package = str(WORKFLOW)
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     if package not in paths:
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [package, *paths]))

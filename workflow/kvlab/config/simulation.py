@@ -1,0 +1,165 @@
+"""What to simulate: the part `simulation` of a configuration. Defaults are the paper's experiment on OPT-13B."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from kvlab.config.part import Name, Part
+
+PositiveInts = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)]
+PositiveFloats = Annotated[list[Annotated[float, Field(gt=0, allow_inf_nan=False)]], Field(min_length=1)]
+
+
+class AzureLengths(Part):
+    """Pairs resampled from the Azure LLM inference trace (conversation, 2023)."""
+
+    kind: Literal["azure-conv"]
+
+
+class DrawnLengths(Part):
+    """Prompts lognormal, outputs gamma, independent; the defaults are the ShareGPT means of the paper's Fig. 11."""
+
+    kind: Literal["paper"]
+    prompt_mean: float = Field(default=161.31, gt=0, allow_inf_nan=False, description="Mean prompt tokens.")
+    prompt_cv: float = Field(default=1.6, gt=0, allow_inf_nan=False, description="Coefficient of variation of prompts.")
+    output_mean: float = Field(default=337.99, gt=0, allow_inf_nan=False, description="Mean output tokens.")
+    output_cv: float = Field(
+        default=0.877, gt=0, allow_inf_nan=False, description="Coefficient of variation of outputs."
+    )
+
+
+class SimulatedWorkload(Part):
+    """A workload that is simulated; its queue is always full."""
+
+    lengths: Annotated[AzureLengths | DrawnLengths, Field(discriminator="kind", description="Where lengths come from.")]
+    iterations: int | None = Field(
+        default=None,
+        ge=2,
+        description="Iterations of each seed, None: the simulation's; fewer where outputs are short.",
+    )
+
+
+class BlockSizes(Part):
+    """Paged with other block sizes; one of the longest request's length is paging off."""
+
+    workloads: list[Name] = Field(min_length=1, description="Simulated workloads.")
+    sizes: PositiveInts = Field(description="Block sizes, tokens.")
+
+
+class Pools(Part):
+    """All policies on other pools, starved to ample, with at most so many requests together."""
+
+    workload: Name = Field(description="Simulated workload.")
+    slots: PositiveInts = Field(description="Pools, slots.")
+    max_running: int = Field(ge=1, description="Most requests together: an ample pool is one that holds them all.")
+
+
+class Spreads(Part):
+    """All policies with outputs of another spread."""
+
+    workload: Name = Field(description="Simulated workload, of kind paper.")
+    values: PositiveFloats = Field(description="Coefficients of variation of output lengths.")
+
+
+class Loads(Part):
+    """Paged, with requests that arrive at random instead of a full queue."""
+
+    workload: Name = Field(description="Simulated workload.")
+    values: PositiveFloats = Field(description="Offered load, as a part of what a full queue's pool serves.")
+
+
+class Shapes(Part):
+    """All policies with other families and spreads of the same means: how much of a match is their choice."""
+
+    workload: Name = Field(description="Simulated workload, of kind paper.")
+    output_families: list[Literal["gamma", "lognormal"]] = Field(min_length=1, description="Families of outputs.")
+    prompt_cv: PositiveFloats = Field(description="Coefficients of variation of prompt lengths.")
+    output_cv: PositiveFloats = Field(description="Coefficients of variation of output lengths.")
+
+
+class Sharing(Part):
+    """Parallel sampling: several sequences of one prompt, its blocks shared, copied on write."""
+
+    workloads: list[Name] = Field(min_length=1, description="Simulated workloads.")
+    samples: PositiveInts = Field(description="Sequences a request.")
+
+
+class Prefixes(Part):
+    """A prefix that begins every prompt, once in the pool or once a request."""
+
+    workload: Name = Field(description="Simulated workload.")
+    tokens: PositiveInts = Field(description="Lengths of the prefix, tokens.")
+
+
+class Studies(Part):
+    """What changes when one thing changes."""
+
+    iterations: int = Field(default=10_000, ge=2, description="Iterations of a case.")
+    warmup_iterations: int = Field(default=1000, ge=0, description="Iterations left out at the start of a case.")
+    seeds: int = Field(default=2, ge=1, le=100, description="Seeds of each case.")
+    block_size: BlockSizes = Field(description="Other block sizes.")
+    pool: Pools = Field(description="Other pools.")
+    output_cv: Spreads = Field(description="Another spread of outputs.")
+    load: Loads = Field(description="A queue that is not always full.")
+    shapes: Shapes = Field(description="Other shapes of lengths.")
+    sharing: Sharing = Field(description="Parallel sampling.")
+    prefix: Prefixes = Field(description="A prefix that all prompts share.")
+
+
+class SmallPool(Part):
+    """The picture that draws a small pool slot by slot over time, for learners."""
+
+    pool_slots: int = Field(default=128, ge=8, le=1024, description="Slots of the drawn pool.")
+    block_size: int = Field(default=4, ge=1, description="Slots of a block.")
+    max_model_len: int = Field(default=32, ge=2, description="Longest prompt + output, tokens.")
+    requests: list[tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]] = Field(
+        default=[
+            *((6, 10), (3, 21), (12, 5), (2, 8), (9, 14), (4, 17), (7, 6)),
+            *((5, 12), (10, 9), (3, 15), (8, 11), (2, 19), (6, 7), (11, 13)),
+        ],
+        min_length=1,
+        max_length=16,
+        description="[prompt, output] tokens of each request, in order of arrival.",
+    )
+
+
+class Simulation(Part):
+    """Allocators simulated without an engine: seconds on any machine."""
+
+    pool_slots: int | None = Field(
+        default=None, ge=1, le=100_000_000, description="KV pool, slots; None: the paper's, OPT-13B's row of Table 1."
+    )
+    max_model_len: int = Field(default=2048, ge=2, description="Longest prompt + output, tokens.")
+    block_size: int = Field(default=16, ge=1, description="Block of the paged allocator, tokens.")
+    watermark: float = Field(
+        default=0.01, ge=0, lt=1, allow_inf_nan=False, description="Part of the blocks that an admission leaves free."
+    )
+    iterations: int = Field(default=20_000, ge=2, description="Iterations of each seed.")
+    warmup_iterations: int = Field(default=1000, ge=0, description="Iterations left out at the start of each seed.")
+    seeds: int = Field(default=5, ge=1, le=100, description="Seeds of each policy and workload.")
+    workloads: dict[Name, SimulatedWorkload] = Field(min_length=1, description="Workloads: all policies serve each.")
+    studies: Studies | None = Field(default=None, description="Studies; None: none.")
+    picture: SmallPool = SmallPool()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Simulation:
+        known = self.workloads
+        for name, workload in known.items():
+            if (workload.iterations or self.iterations) <= self.warmup_iterations:
+                raise ValueError(f"workload {name}: no iteration is left after {self.warmup_iterations} of warm-up")
+        if self.pool_slots is not None and self.block_size > self.pool_slots:
+            raise ValueError(f"block_size {self.block_size} is larger than the pool, {self.pool_slots} slots")
+        if self.studies is None:
+            return self
+        if self.studies.iterations <= self.studies.warmup_iterations:
+            raise ValueError(f"studies: no iteration is left after {self.studies.warmup_iterations} of warm-up")
+        for study in ("block_size", "pool", "output_cv", "load", "shapes", "sharing", "prefix"):
+            part = getattr(self.studies, study)
+            for name in getattr(part, "workloads", None) or [part.workload]:
+                if name not in known:
+                    raise ValueError(f"studies.{study}: no simulated workload {name!r}; there are {', '.join(known)}")
+                if study in ("output_cv", "shapes") and known[name].lengths.kind != "paper":
+                    raise ValueError(f"studies.{study}: workload {name!r} must be of kind paper, whose spread can vary")
+        return self

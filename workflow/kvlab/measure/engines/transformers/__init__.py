@@ -1,0 +1,1 @@
+"""Hugging Face transformers: one request at a time, padded batches, continuous batching."""

@@ -1,0 +1,1 @@
+"""vLLM, its recorder, and what only its workers know."""

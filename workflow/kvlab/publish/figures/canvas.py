@@ -1,0 +1,86 @@
+"""What every figure is drawn with: one workload's numbers and logs, the words of one language, colours and style."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+
+from kvlab.publish.figures.palette import INK, colour
+from kvlab.quantities import Metrics, Quantity
+from kvlab.raw import RawRun
+
+mpl.use("agg")
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+LANGUAGES = ("en", "zh")
+STYLE = {
+    "svg.fonttype": "none",  # text stays text: searchable, small, in the reader's font
+    "svg.hashsalt": "kvlab",  # the same figure has the same ids
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.color": INK,
+    "grid.alpha": 0.15,
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "figure.constrained_layout.use": True,
+    "axes.unicode_minus": False,
+}
+
+
+class Nothing(Exception):
+    """The run has nothing that this figure could show; the text says what is missing."""
+
+
+@dataclass
+class Canvas:
+    """What a drawing needs: the numbers, the logs of one workload, the words of one language."""
+
+    workload: str
+    metrics: Metrics
+    root: Path
+    words: dict[str, Any]
+    palette: str
+    figure: Figure = field(default_factory=plt.figure)
+
+    @property
+    def arms(self) -> list[str]:
+        """The workload's arms that have a run that counts, in the order of the configuration."""
+        planned = self.metrics.facts["workloads"][self.workload]["arms"]
+        return [arm for arm in planned if f"{self.workload}.{arm}.throughput" in self.metrics.quantities]
+
+    @cached_property
+    def first_runs(self) -> dict[str, RawRun]:
+        """Of each such arm, the first repeat that counts: what figures over time are drawn from."""
+        found: dict[str, RawRun] = {}
+        for entry in self.metrics.runs:
+            arm = entry["arm"]
+            counts = entry["workload"] == self.workload and entry["validity"] in ("steady", "saturated", "noisy")
+            if counts and arm not in found:
+                found[arm] = RawRun.read(self.root, self.workload, arm, entry["repeat"])
+        return found
+
+    def quantity(self, name: str) -> Quantity | None:
+        """`<workload>.<name>` where it has a value."""
+        found = self.metrics.quantities.get(f"{self.workload}.{name}")
+        return found if found is not None and found.value is not None else None
+
+    def word(self, key: str, **values: Any) -> str:
+        """A label in the figure's language."""
+        return str(self.words["labels"][key]).format(**values)
+
+    def colour(self, name: str) -> str:
+        """Of a share or an arm."""
+        return colour(self.palette, name)

@@ -1,0 +1,51 @@
+"""Prompts with what the arms made of them: texts from a log, made fit to be seen and never trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from kvlab.raw import RawRun
+from kvlab.records import Request, read_lines
+
+MOST_TEXTS = 6  # prompts of a workload that are shown with their answers
+
+
+def visible(text: str) -> str:
+    """A text from a log as a reader can see it: control characters as their pictures, no half of a character pair."""
+    shown = "".join(chr(0x2400 + ord(c)) if ord(c) < 32 and c not in "\n\t" else c for c in text.replace("\x7f", "␡"))
+    return shown.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A prompt and what the first arm made of it; `others`: (arm, how it goes on) of those whose tokens differ."""
+
+    id: int
+    prompt: str
+    answer: str
+    others: list[tuple[str, str]]
+
+
+def answered(requests: Path, runs: Mapping[str, RawRun]) -> list[Answered]:
+    """The first prompts of a workload's file that are texts, with each arm's answer; `runs`: one of each arm."""
+    if not requests.exists() and not requests.with_name(requests.name + ".gz").exists():
+        return []
+    prompts = {one.id: one.text for one in read_lines(requests, Request) if one.text is not None}
+    made = {arm: {out.id: out for out in run.all_outputs} for arm, run in runs.items()}
+    shown = []
+    for key in sorted(prompts)[:MOST_TEXTS]:
+        answers = [(arm, outputs[key]) for arm, outputs in made.items() if key in outputs]
+        if not answers:
+            continue
+        first = answers[0][1]
+        others = [(arm, _rest(first.text, out.text)) for arm, out in answers if out.token_ids != first.token_ids]
+        shown.append(Answered(key, prompts[key] or "", first.text, others))
+    return shown
+
+
+def _rest(first: str, other: str) -> str:
+    """How another answer goes on from where it parts from the first."""
+    at = next((i for i, (a, b) in enumerate(zip(first, other, strict=False)) if a != b), min(len(first), len(other)))
+    return other[at:]

@@ -1,0 +1,89 @@
+"""Charts that the page draws as HTML, so that each number in them opens its trail: where things stand, in per cent."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from kvlab.publish.page.story import Factor
+from kvlab.quantities import Metrics, Quantities, Quantity
+
+TICKS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A bar. `start` and `end`, `whisker`, `dots` and `base`: per cent of the chart's width."""
+
+    parts: list[str]
+    arm: str
+    quantity: Quantity | None
+    start: float = 0.0
+    end: float = 0.0
+    whisker: tuple[float, float] | None = None
+    dots: tuple[float, ...] = ()
+    whole: bool = False
+    why: str | None = None
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Its rows, and where its grid lines stand: (value, per cent)."""
+
+    rows: list[Row]
+    ticks: list[tuple[float, float]]
+    one: float = 0.0  # where no difference stands
+
+
+def ladder_rows(factors: list[Factor], quantities: Quantities, workload: str) -> Chart | None:
+    """The speedup as a waterfall on a logarithmic scale; None where the workload has none."""
+    whole = quantities.get(f"{workload}.speedup")
+    if not factors or whole is None or whole.value is None:
+        return None
+    reach = [1.0, whole.value, *(whole.interval or ())]
+    for factor in factors:
+        reach += [factor.low, factor.high, *(factor.low * end for end in factor.quantity.interval or ())]
+    low, high = math.log(min(reach) / 1.04), math.log(max(reach) * 1.04)
+
+    def at(value: float) -> float:
+        return round(100 * (math.log(value) - low) / (high - low), 2)
+
+    rows = []
+    for f in factors:
+        ends = f.quantity.interval
+        whisker = (at(f.low * ends[0]), at(f.low * ends[1])) if ends else None
+        start, end = sorted((at(f.low), at(f.high)))
+        rows.append(Row(f.parts, f.arm, f.quantity, start, end, whisker))
+    start, end = sorted((at(1), at(whole.value)))
+    whisker = (at(whole.interval[0]), at(whole.interval[1])) if whole.interval else None
+    rows.append(Row([], "", whole, start, end, whisker, whole=True))
+    ticks = [(tick, at(tick)) for tick in TICKS if low <= math.log(tick) <= high]
+    return Chart(rows, ticks, at(1))
+
+
+def bar_rows(metrics: Metrics, workload: str, name: str) -> Chart:
+    """A bar for each planned arm of a workload, from zero; an arm without a value keeps its row and says why."""
+    arms = metrics.facts["workloads"][workload]["arms"]
+    found = {arm: metrics.quantities.get(f"{workload}.{arm}.{name}") for arm in arms}
+    decided = [q for q in found.values() if q and q.value is not None]
+    values = [value for q in decided for value in (q.value or 0.0, *q.samples, *(q.interval or ()))]
+    top = max(values, default=0.0) or 1.0
+
+    def at(value: float) -> float:
+        return round(100 * value / top, 2)
+
+    rows = []
+    for arm, q in found.items():
+        if q is None or q.value is None:
+            rows.append(Row([], arm, None, why=why_not_run(metrics, workload, arm)))
+            continue
+        whisker = (at(q.interval[0]), at(q.interval[1])) if q.interval else None
+        rows.append(Row([], arm, q, 0, at(q.value), whisker, tuple(map(at, q.samples)) if q.n > 1 else ()))
+    return Chart(rows, [])
+
+
+def why_not_run(metrics: Metrics, workload: str, arm: str) -> str | None:
+    """The recorded reason of the first repeat that does not count."""
+    entries: list[dict[str, Any]] = [e for e in metrics.runs if e["workload"] == workload and e["arm"] == arm]
+    return next((str(e["reason"]) for e in entries if e["validity"] not in ("steady", "saturated", "noisy")), None)

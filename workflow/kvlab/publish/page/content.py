@@ -1,0 +1,218 @@
+"""What a run's folder holds for the page, read once: figures, pools, texts, guards, runs, costs, claims."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from functools import cached_property
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from kvlab.publish.page.answers import Answered, answered
+from kvlab.publish.page.inline import inline_svg
+from kvlab.publish.page.pool_view import grid, pool_view
+from kvlab.publish.page.story import Story, counted, pair
+from kvlab.publish.words.facts import Fact, Facts
+from kvlab.publish.words.strings import LANGUAGES
+from kvlab.quantities import Metrics, Quantity
+from kvlab.raw import RawRun
+from kvlab.records import read_text
+
+COUNTS = ("steady", "saturated", "noisy")
+
+
+class Content:
+    """Views of the run in `root` for the templates."""
+
+    def __init__(self, root: Path, metrics: Metrics, facts: Facts) -> None:
+        self.root, self.metrics, self.facts = root, metrics, facts
+        self.more: dict[str, Quantity] = {}  # quantities that are shown and are not the metrics' own
+        self.workloads: list[str] = list(metrics.facts["workloads"])
+
+    @cached_property
+    def first_runs(self) -> dict[tuple[str, str], RawRun]:
+        """Of each arm of each workload, the first repeat that counts."""
+        found: dict[tuple[str, str], RawRun] = {}
+        for entry in self.metrics.runs:
+            key = (entry["workload"], entry["arm"])
+            if entry["validity"] in COUNTS and key not in found:
+                found[key] = RawRun.read(self.root, *key, entry["repeat"])
+        return found
+
+    def run_fact(self, workload: str, arm: str, key: str, kind: str = "text") -> Fact | None:
+        """A fact of the `run.json` of an arm's first counting repeat."""
+        run = self.first_runs.get((workload, arm))
+        if run is None:
+            return None
+        return self.facts.get(f"{run.folder.relative_to(self.root)}/run.json", key, kind)
+
+    def any_run(self, workload: str, engine: str) -> str | None:
+        """An arm of `workload` that `engine` ran."""
+        mine = (arm for w, arm in self.first_runs if w == workload)
+        return next((arm for arm in mine if arm.startswith(engine)), None)
+
+    # --- figures ------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _figures(self) -> list[tuple[Path, dict[str, Any]]]:
+        folders = [self.root / "figures", self.root / "simulated" / "figures"]
+        files = [folder / "figures.json" for folder in folders if (folder / "figures.json").exists()]
+        return [(file.parent, figure) for file in files for figure in json.loads(read_text(file))["figures"]]
+
+    def figure(self, kind: str, workload: str | None) -> dict[str, Any] | None:
+        """A figure's drawing in each language, its caption and text alternative; None where it was left out."""
+        for number, (folder, figure) in enumerate(self._figures):
+            if figure["kind"] == kind and figure["workload"] == workload:
+                files = figure.get("files") or dict.fromkeys(LANGUAGES, figure)
+                name = f"f-{kind}-{workload}" if workload else f"f-{kind}"
+                drawn = {
+                    language: inline_svg(
+                        read_text(folder / files[language]["file"]),
+                        f"g{number}{language[0]}",
+                        f"{name}-{language}-alt",
+                    )
+                    for language in LANGUAGES
+                }
+                return {"name": name, "svg": drawn, "alt": figure["alt"], "caption": figure["caption"]}
+        return None
+
+    # --- the simulation -----------------------------------------------------------------------------------------
+
+    @cached_property
+    def simulated(self) -> list[dict[str, Any]]:
+        """The simulation's claims where the run has one: the paper's value, ours as a quantity, the verdict."""
+        if not (self.root / "simulated" / "claims.json").exists():
+            return []
+        known = Metrics.read(self.root / "simulated" / "metrics.json").quantities
+        shown = []
+        for claim in self.facts.document("simulated/claims.json"):
+            quantity = known.get(claim["quantity"])
+            if quantity is not None:
+                self.more.setdefault(quantity.id, quantity)
+            shown.append(claim | {"quantity": quantity})
+        return shown
+
+    # --- the pool view ------------------------------------------------------------------------------------------
+
+    @cached_property
+    def pool_workloads(self) -> list[str]:
+        """Workloads with recorded steps, the one that shows paging first."""
+        has = [w for w in self.workloads if any(run.steps for (name, _), run in self.first_runs.items() if name == w)]
+        story = Story.of(self.metrics)
+        return sorted(has, key=lambda w: (w != story.paging, self.workloads.index(w)))
+
+    def pool_arms(self, workload: str) -> list[str]:
+        """Arms of a workload with recorded steps."""
+        return [a for a in counted(self.metrics, workload) if self.first_runs[workload, a].steps]
+
+    def pool_pair(self, workload: str) -> tuple[str, str] | None:
+        """The two arms that the view opens with."""
+        decided = (q := self.metrics.quantities.get(f"{workload}.paging.gain")) is not None and q.value is not None
+        return pair(self.pool_arms(workload), decided)
+
+    def pool_grid(self, workload: str) -> tuple[int, int]:
+        """Columns and rows of the view's grid as it opens, so that its place is kept before the script runs."""
+        two = [self.first_runs[workload, arm].run for arm in self.pool_pair(workload) or ()]
+        return grid([run.pool_slots for run in two], [run.reserve_slots or run.block_size for run in two])
+
+    def pools(self) -> dict[str, Any]:
+        """The data of the pool view: workload → arms → parts → frames."""
+        made: dict[str, Any] = {}
+        for workload in self.pool_workloads:
+            arms: dict[str, Any] = {}
+            for arm in self.pool_arms(workload):
+                run = self.first_runs[workload, arm]
+                parts = {p: view for p in run.run.parts or [run.part] if (view := run.of(p)) or p == run.part}
+                arms[arm] = {p: pool_view(view or run) for p, view in parts.items() if (view or run).steps}
+            made[workload] = {"pair": self.pool_pair(workload), "arms": arms}
+        return made
+
+    def texts(self, workload: str) -> list[Answered]:
+        """Prompts that are texts, with their answers; empty where the workload has only lengths."""
+        runs = {arm: self.first_runs[workload, arm] for arm in counted(self.metrics, workload)}
+        return answered(self.root / "workloads" / f"{workload}.jsonl", runs)
+
+    # --- the proof ----------------------------------------------------------------------------------------------
+
+    def guards(self, workload: str) -> list[dict[str, Any]]:
+        """The guards of a workload."""
+        return [guard for guard in self.metrics.guards if guard["workload"] == workload]
+
+    def runs(self, workload: str) -> list[tuple[str, list[dict[str, Any]]]]:
+        """Each planned arm with its repeats."""
+        arms = self.metrics.facts["workloads"][workload]["arms"]
+        by_arm = {arm: [e for e in self.metrics.runs if (e["workload"], e["arm"]) == (workload, arm)] for arm in arms}
+        return [(arm, entries) for arm, entries in by_arm.items() if entries]
+
+    @property
+    def not_run(self) -> list[dict[str, Any]]:
+        """Runs that were planned and have no numbers, an arm once for each reason."""
+        left = [e for e in self.metrics.runs if e["validity"] not in COUNTS]
+        keyed = sorted(left, key=lambda e: (e["workload"], e["arm"], str(e["reason"])))
+        groups = groupby(keyed, key=lambda e: (e["workload"], e["arm"], str(e["reason"]), e["validity"]))
+        return [dict(zip(("workload", "arm", "reason", "validity"), key, strict=True)) for key, _ in groups]
+
+    def outside(self, known: list[str]) -> list[str]:
+        """Arms that the words know and no workload of this run plans."""
+        planned = {arm for facts in self.metrics.facts["workloads"].values() for arm in facts["arms"]}
+        return [arm for arm in known if arm not in planned]
+
+    @property
+    def claims(self) -> list[dict[str, Any]]:
+        """`claims.json` where the run has one."""
+        document = self.facts.document("claims.json")
+        if not document:
+            return []
+        return list(document["claims"] if isinstance(document, dict) else document)
+
+    def claims_by_id(self) -> list[tuple[str, list[dict[str, Any]]]]:
+        """Each claim with its verdicts, one a workload, in the order of the claims."""
+        ids = list(dict.fromkeys(claim["id"] for claim in self.claims))
+        return [(one, [claim for claim in self.claims if claim["id"] == one]) for one in ids]
+
+    def claims_with(self, verdict: str) -> Fact:
+        """How many claims have this verdict."""
+        count = sum(claim["verdict"] == verdict for claim in self.claims)
+        return self.facts.keep("claims.json", f"verdict = {verdict}", count, "number")
+
+    def costs(self) -> list[dict[str, Any]]:
+        """Snakemake's benchmark files of the stages that the page rests on: stage, seconds, memory.
+
+        Those that come after it, or beside it, may or may not be there when it is made.
+        """
+        stages = ["probe", "model", *(f"workload/{workload}" for workload in self.workloads)]
+        stages += ["/".join(("measure", e["workload"], e["arm"], str(e["repeat"]))) for e in self.metrics.runs]
+        rows = []
+        for stage in [*stages, "analyse", "notebook"]:
+            file = f"costs/{stage}.tsv"
+            if not (self.root / file).exists():
+                continue
+            with (self.root / file).open(encoding="utf-8", newline="") as stream:
+                line = next(csv.DictReader(stream, delimiter="\t"), {})
+            rows.append({"stage": stage} | {column: self._cost(file, line, column) for column in ("s", "max_rss")})
+        return rows
+
+    def _cost(self, file: str, line: dict[str, str], column: str) -> Fact | None:
+        try:
+            value = float(line[column])
+        except (KeyError, ValueError):
+            return None
+        scale, kind = (1, "s") if column == "s" else (1 << 20, "bytes")
+        return self.facts.keep(file, column, value * scale, kind)
+
+    def quantities(self) -> list[Quantity]:
+        """Every quantity that the page may show: the metrics', and those of a simulation that were asked for."""
+        return [*self.metrics.quantities, *self.more.values()]
+
+    def all_quantities(self) -> Iterator[tuple[str, list[tuple[str, list[Quantity]]]]]:
+        """Every quantity: by workload, then by arm ("" for those across arms)."""
+        for workload in self.workloads:
+            arms = ["", *self.metrics.facts["workloads"][workload]["arms"]]
+            by_arm: dict[str, list[Quantity]] = {arm: [] for arm in arms}
+            for quantity in self.metrics.quantities:
+                if quantity.id.startswith(f"{workload}."):
+                    arm = quantity.id.split(".")[1]
+                    by_arm[arm if arm in by_arm else ""].append(quantity)
+            yield workload, [(arm, found) for arm, found in by_arm.items() if found]

@@ -1,0 +1,112 @@
+"""The page: one HTML file that holds everything and asks nobody for anything. The same run gives the same bytes."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from kvlab.paths import REPORT
+from kvlab.publish.figures.palette import PALETTES
+from kvlab.publish.page import charts
+from kvlab.publish.page.answers import visible
+from kvlab.publish.page.content import Content
+from kvlab.publish.page.story import Story, counted, ladder
+from kvlab.publish.page.trail import embed, trails
+from kvlab.publish.words import bilingual
+from kvlab.publish.words.facts import Facts
+from kvlab.publish.words.strings import LANGUAGES, TAGS, has, words
+from kvlab.quantities import Metrics
+from kvlab.records import write_text
+
+SCRIPTS = ("page.js", "trail.js", "pool.js")
+
+
+def build(section: dict[str, Any], root: Path) -> str:
+    """The whole page of the run in `root`. `section`: `language`, `title`, `palette`.
+
+    Pure: what it says depends on the files in `root` and on `report/`, and on nothing else. LogError names a file that
+    is missing or is not what it should be.
+    """
+    root = Path(root)
+    metrics, facts = Metrics.read(root / "metrics.json"), Facts(root)
+    run = Content(root, metrics, facts)
+    language = section.get("language") or LANGUAGES[0]
+    scripts = [(REPORT / "script" / name).read_text(encoding="utf-8") for name in SCRIPTS]
+    early = (REPORT / "script" / "early.js").read_text(encoding="utf-8")
+    code = "\n".join(scripts)
+    page = _environment().get_template("page.html.j2")
+    html = page.render(
+        run=run,
+        metrics=metrics,
+        story=Story.of(metrics),
+        ladder=lambda workload: charts.ladder_rows(ladder(metrics, workload), metrics.quantities, workload),
+        bars=lambda workload, name: charts.bar_rows(metrics, workload, name),
+        counted=lambda workload: counted(metrics, workload),
+        get=metrics.quantities.get,
+        level=facts.get("config.json", "analysis.confidence", "level"),
+        fact_of=facts.get,
+        language=language,
+        title=section.get("title"),
+        palette=PALETTES[section.get("palette") or "okabe-ito"],
+        style=Markup((REPORT / "style.css").read_text(encoding="utf-8")),
+        early=Markup(early),
+        script=Markup(code),
+        hashes=" ".join(_hash(text) for text in (early, code)),
+        trail_data=lambda: Markup(embed({"run": metrics.run} | trails(run.quantities(), facts.asked.values()))),
+        pool_data=Markup(embed(run.pools())),
+        words_data=Markup(
+            embed(
+                {
+                    x: {name: words(x)[name] for name in ("script", "trail", "shares", "names")}
+                    | {"arms": {arm: about["name"] for arm, about in words(x)["arms"].items()}}
+                    for x in LANGUAGES
+                }
+            )
+        ),
+    )
+    return html.strip() + "\n"
+
+
+def render(section: dict[str, Any], root: Path) -> str:
+    """Build the page and write it to `report.html` in `root`."""
+    page = build(section, root)
+    write_text(Path(root) / "report.html", page)
+    return page
+
+
+@lru_cache(maxsize=1)
+def _environment() -> Environment:
+    made = Environment(
+        loader=FileSystemLoader(REPORT / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.globals.update(
+        t=bilingual.text,
+        n=bilingual.number,
+        fact=bilingual.fact,
+        interval=bilingual.interval,
+        recorded=bilingual.recorded,
+        plain=bilingual.plain,
+        tick=bilingual.tick,
+        amount=bilingual.amount,
+        has=has,
+        tags=TAGS,
+        languages=LANGUAGES,
+        shares=("tokens", "reserved", "internal", "external"),
+    )
+    made.filters["visible"] = visible
+    return made
+
+
+def _hash(script: str) -> str:
+    """What the page's own policy names a script by that may run; no other may."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"

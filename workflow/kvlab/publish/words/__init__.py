@@ -1,0 +1,1 @@
+"""Numbers, facts and messages in words, in each language."""

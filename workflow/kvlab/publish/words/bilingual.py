@@ -1,0 +1,111 @@
+"""Text, numbers and facts as HTML in every language of the page at once; the page shows one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from markupsafe import Markup, escape
+
+from kvlab.publish.words import numbers
+from kvlab.publish.words.facts import Fact
+from kvlab.publish.words.strings import LANGUAGES, TAGS, look_up, rich, said
+from kvlab.quantities import Quantity
+
+
+class Both:
+    """A piece of HTML in each language. As a value within another text it takes on that text's language."""
+
+    def __init__(self, of: Callable[[str], Any]) -> None:
+        self.texts = {language: Markup(escape(of(language))) for language in LANGUAGES}
+
+    def __getitem__(self, language: str) -> Markup:
+        return self.texts[language]
+
+    def __html__(self) -> str:
+        if len(set(self.texts.values())) == 1:
+            return str(self.texts[LANGUAGES[0]])
+        return "".join(
+            f'<span class="{language}" lang="{TAGS[language]}">{text}</span>' for language, text in self.texts.items()
+        )
+
+
+def text(key: str, **values: Any) -> Both:
+    """The string at `key`, its holes filled with `values`: quantities, facts, other texts, or plain words."""
+    return Both(lambda language: rich(look_up(language, key), {k: _in(v, language) for k, v in values.items()}))
+
+
+def plain(key: str, language: str) -> str:
+    """The string at `key` as it is, for an attribute or a title."""
+    return str(look_up(language, key))
+
+
+def recorded(words: str) -> Both:
+    """What a run recorded in English, in other languages where they have it."""
+
+    def of(language: str) -> Any:
+        known = said(language, words)
+        return known if known is not None else Markup('<span lang="en">{}</span>').format(words)
+
+    return Both(of)
+
+
+def number(quantity: Quantity | None) -> Both | Markup:
+    """A quantity as the element that opens its trail; a dash where the run has no such quantity."""
+    if quantity is None:
+        return Markup('<span class="none" aria-hidden="true">–</span>')
+    kind = "q none" if quantity.value is None else "q"
+    return Both(
+        lambda language: Markup('<button type="button" class="{}" data-q="{}">{}</button>').format(
+            kind, quantity.id, numbers.text_of(quantity, language)
+        )
+    )
+
+
+def tick(ratio: float) -> Both:
+    """What stands at a grid line of a chart of ratios."""
+    return Both(lambda language: look_up(language, "units.ratio").format(n=f"{ratio:g}"))
+
+
+def amount(value: float, unit: str) -> Both:
+    """A number that is nobody's measurement here, such as one printed in the paper."""
+    return Both(lambda language: numbers.value_text(value, unit, language))
+
+
+def fact(named: Fact | None) -> Both | Markup:
+    """A fact as the element that opens its trail."""
+    if named is None:
+        return Markup('<span class="none" aria-hidden="true">–</span>')
+    return Both(
+        lambda language: Markup('<button type="button" class="q" data-f="{}">{}</button>').format(
+            named.id, named.text(language)
+        )
+    )
+
+
+def interval(quantity: Quantity | None, level: Fact | None) -> Both | str:
+    """How sure a quantity is, in words: its interval, or why there is none."""
+    if quantity is None or quantity.value is None:
+        return ""
+    repeats = Markup('<span data-n="{}">{}</span>').format(quantity.id, quantity.n)
+    if quantity.interval is None:
+        key = "interval.one" if quantity.n == 1 else "interval.few"
+        return text(key, n=repeats)
+
+    def of(language: str) -> Any:
+        between = Markup('<span data-interval="{}">{}</span>').format(
+            quantity.id, numbers.interval_text(quantity, language)
+        )
+        return rich(
+            look_up(language, "interval.level"), {"level": _in(level, language), "between": between, "n": repeats}
+        )
+
+    return Both(of)
+
+
+def _in(value: Any, language: str) -> Any:
+    if isinstance(value, Quantity):
+        value = number(value)
+    elif isinstance(value, Fact):
+        value = fact(value)
+    return value[language] if isinstance(value, Both) else value

@@ -1,0 +1,186 @@
+"""One measured run as it was logged: its six raw files, read once, with their digests.
+
+A run may have measured two parts of its workload (see `records`); a `RawRun` looks at one of them, `of` at another.
+"""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, TypeVar
+
+from kvlab.accounting import Accounting, Floats, account, final_tokens
+from kvlab.errors import LogError
+from kvlab.quantities import Source
+from kvlab.records import RAW_FILES, Output, Phase, Run, Sample, Served, Step, digest, read_lines, read_run
+
+Parted = TypeVar("Parted", Phase, Step, Served, Output)
+
+
+@dataclass(frozen=True)
+class RawRun:
+    """`raw/<workload>/<arm>/<repeat>/`, one part of it. Times in seconds since the run's origin."""
+
+    root: Path  # the run's folder, that sources are relative to
+    folder: Path
+    run: Run
+    phases: list[Phase]
+    all_steps: list[Step]
+    all_served: list[Served]
+    samples: list[Sample]
+    all_outputs: list[Output]
+    digests: dict[str, str] = field(default_factory=dict)  # file name -> sha256
+    part: str = "all"
+
+    @classmethod
+    def read(cls, root: Path, workload: str, arm: str, repeat: int) -> RawRun:
+        """LogError names the file, and the line, that is missing or not what the records say."""
+        folder = root / "raw" / workload / arm / str(repeat)
+        run = read_run(folder)
+        if (run.workload, run.arm, run.repeat) != (workload, arm, repeat):
+            raise LogError(
+                f"{folder}/run.json: says it is {run.workload}/{run.arm}/{run.repeat}; logs were moved or swapped"
+            )
+        main = "all" if "all" in run.parts or not run.parts else run.parts[0]
+        return cls(
+            root,
+            folder,
+            run,
+            read_lines(folder / "phases.jsonl", Phase),
+            read_lines(folder / "steps.jsonl", Step),
+            read_lines(folder / "requests.jsonl", Served),
+            read_lines(folder / "device.jsonl", Sample),
+            read_lines(folder / "outputs.jsonl", Output),
+            {name: digest(folder / name) for name in RAW_FILES},
+            main,
+        )
+
+    def of(self, part: str) -> RawRun | None:
+        """The same run, another part of it; None where that was not measured."""
+        return replace(self, part=part) if part in self.run.parts else None
+
+    def _mine(self, lines: list[Parted]) -> list[Parted]:
+        return [line for line in lines if line.part == self.part]
+
+    @property
+    def name(self) -> str:
+        """`<workload>/<arm>/<repeat>`."""
+        return f"{self.run.workload}/{self.run.arm}/{self.run.repeat}"
+
+    @property
+    def completed(self) -> bool:
+        """Whether it ran to its end."""
+        return self.run.status == "completed"
+
+    def source(self, name: str) -> Source:
+        """One of its files, the part's rows, as a quantity's source."""
+        rows = "all"
+        logs: dict[str, list[Any]] = {
+            "steps.jsonl": self.all_steps,
+            "requests.jsonl": self.all_served,
+            "outputs.jsonl": self.all_outputs,
+        }
+        lines = logs.get(name, [])
+        mine = [number for number, line in enumerate(lines, start=1) if line.part == self.part]
+        if name == "run.json":
+            rows = "document"
+        elif mine and len(mine) < len(lines):
+            rows = f"{mine[0]}-{mine[-1]}"
+        return Source(f"{self.folder.relative_to(self.root)}/{name}", self.digests[name], rows)
+
+    def phase_s(self, name: str) -> float:
+        """Seconds spent in a phase; 0 where it did not occur."""
+        return sum(p.end_s - p.start_s for p in self.phases if p.phase == name)
+
+    @cached_property
+    def window(self) -> tuple[float, float]:
+        """Start and end of the part's measure phase."""
+        for phase in self._mine(self.phases):
+            if phase.phase == "measure":
+                return phase.start_s, phase.end_s
+        raise LogError(f"{self.folder}/phases.jsonl: no measure phase in a run that says it is completed")
+
+    @cached_property
+    def steps(self) -> list[Step]:
+        """The part's steps."""
+        return self._mine(self.all_steps)
+
+    @cached_property
+    def served(self) -> list[Served]:
+        """The part's requests."""
+        return self._mine(self.all_served)
+
+    @cached_property
+    def outputs(self) -> list[Output]:
+        """What the part's requests got."""
+        return self._mine(self.all_outputs)
+
+    @cached_property
+    def accounting(self) -> Accounting:
+        """The division of its KV pool at each step. LogError where the log contradicts itself."""
+        try:
+            return account(self.run, self.steps, final_tokens(self.served))
+        except LogError as error:
+            raise LogError(f"{self.folder}/steps.jsonl: {error}") from None
+
+    @cached_property
+    def weights(self) -> Floats:
+        """Seconds that each step's state lasted, the last one's until the last request finished."""
+        return self.accounting.time_weights(max(self.end_s, self.steps[-1].t_s))
+
+    @cached_property
+    def end_s(self) -> float:
+        """When the last request finished."""
+        return max((one.finish_s for one in self.served if one.finish_s is not None), default=self.window[1])
+
+    @property
+    def span_s(self) -> float:
+        """From the first request's arrival to the last one's end."""
+        return self.end_s - min((one.arrival_s for one in self.served), default=self.window[0])
+
+    @property
+    def output_tokens(self) -> int:
+        """Output tokens of all requests."""
+        return sum(one.output_tokens for one in self.served)
+
+    @property
+    def throughput(self) -> float:
+        """Output tokens a second over the span."""
+        return self.output_tokens / self.span_s
+
+    def latencies(self) -> list[float]:
+        """Seconds from a request's arrival to its last token, one a request."""
+        return [one.finish_s - one.arrival_s for one in self.served if one.finish_s is not None]
+
+    def ttft(self) -> list[float]:
+        """Time to first token: seconds from arrival to the first output token, one a request."""
+        return [one.token_s[0] - one.arrival_s for one in self.served if one.token_s]
+
+    def tpot(self) -> list[float]:
+        """Time per output token: mean seconds between a request's later tokens, one a request of two or more."""
+        return [
+            (one.token_s[-1] - one.token_s[0]) / (len(one.token_s) - 1) for one in self.served if len(one.token_s) > 1
+        ]
+
+    def time_waiting(self) -> float:
+        """Part of the measured time, 0 to 1, in which requests waited."""
+        total = float(self.weights.sum())
+        return float(self.weights[self.accounting.waiting > 0].sum()) / total if total else 0.0
+
+    def device_peak(self) -> int | None:
+        """Largest device memory in the measure phase, bytes; None where nothing was sampled in it."""
+        start, end = self.window
+        return max((s.used_bytes for s in self.samples if start <= s.t_s <= end), default=None)
+
+    def sample_gaps_ms(self) -> list[float]:
+        """Milliseconds between neighbouring samples."""
+        times = [s.t_s for s in self.samples]
+        return [1000 * (b - a) for a, b in pairwise(times)]
+
+    def median_gap_ms(self) -> float | None:
+        """The real sampling interval, milliseconds."""
+        gaps = self.sample_gaps_ms()
+        return statistics.median(gaps) if gaps else None

@@ -1,0 +1,129 @@
+"""The simulated allocators over what was measured: what each policy would have held, next to what vLLM held.
+
+The requests of a run, in the order in which it admitted them and with the lengths they came to, are served again from
+a simulated pool of the same size, block size and bounds. Where the engine's schedule is the simulator's (first come,
+first served, the newest preempted, prefill in chunks of the same budget, asynchronous or not) the two agree on blocks
+at every step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kvlab.accounting import SHARES, Accounting
+from kvlab.allocators.contiguous import SimulatedRequest
+from kvlab.errors import KvlabError
+from kvlab.quantities import Quantity
+from kvlab.raw import RawRun
+from kvlab.records import Served, Step
+from kvlab.simulate.scheduler import Scheduler
+from kvlab.simulate.studies.cases import POLICIES, allocator_of
+from kvlab.simulate.timeline import run_record
+
+_FILES = ("run.json", "requests.jsonl", "steps.jsonl")
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How simulated paging compares with the measured log, step by step: blocks in use and tokens stored.
+
+    `difference` names the first step that differs and both sides' numbers, None where all agree.
+    """
+
+    measured: int  # steps in which the engine held cache
+    simulated: int
+    equal: int
+    difference: str | None
+
+    @property
+    def whole(self) -> bool:
+        """Whether every step agrees."""
+        return self.difference is None
+
+
+def jobs_of(steps: Sequence[Step], served: Sequence[Served]) -> list[SimulatedRequest]:
+    """The requests in the order in which the log admitted them; those it never admitted come last."""
+    first: dict[int, tuple[int, int]] = {}
+    for row, step in enumerate(steps):
+        for place, (request, _, _) in enumerate(step.held):
+            first.setdefault(request, (row, place))
+    never = (len(steps), 0)
+    order = sorted(served, key=lambda one: (first.get(one.id, never), one.arrival_s, one.id))
+    return [SimulatedRequest(one.id, one.prompt_tokens, max(one.output_tokens, 1)) for one in order]
+
+
+def serve_again(raw: RawRun, policy: str) -> tuple[Accounting, list[Step]]:
+    """What `policy` would have held for the run's requests, at each of its own iterations."""
+    run = raw.run
+    if not raw.served:
+        raise KvlabError(f"{raw.folder}: no requests to serve again; the run recorded none")
+    allocator = allocator_of(policy, run.pool_slots, run.max_model_len, run.block_size)
+    sequential = run.settings.get("arm", {}).get("feed") == "sequential"
+    budget = run.engine.get("max_num_batched_tokens") if policy == "paged" else None
+    timeline = Scheduler(
+        jobs_of(raw.steps, raw.served),
+        allocator,
+        max_running=1 if sequential else run.max_num_seqs,
+        token_budget=budget,
+        asynchronous=bool(run.engine.get("async_scheduling")),
+    ).run()
+    record = run_record(allocator, run.workload, policy, run.repeat, len(timeline))
+    return timeline.accounting(record, allocator), list(timeline.steps(allocator))
+
+
+def compare(measured: Sequence[Step], simulated: Sequence[Step]) -> Agreement:
+    """Step by step, the steps in which nothing is held left out: blocks in use, and who holds how much."""
+    ours, theirs = ([step for step in log if step.held] for log in (simulated, measured))
+    equal, difference = 0, None
+    for one, other in zip(theirs, ours, strict=False):
+        if one.blocks == other.blocks and sorted(map(tuple, one.held)) == sorted(map(tuple, other.held)):
+            equal += 1
+        elif difference is None:
+            difference = (
+                f"step {one.step}: measured {one.blocks} blocks, {one.running} running, {one.preempted} preempted; "
+                f"simulated {other.blocks} blocks, {other.running} running, {other.preempted} preempted"
+            )
+    if difference is None and len(ours) != len(theirs):
+        difference = f"measured {len(theirs)} steps, simulated {len(ours)}"
+    return Agreement(len(theirs), len(ours), equal, difference)
+
+
+def agreement(raw: RawRun) -> Agreement:
+    """Simulated paging against the run's own log."""
+    return compare(raw.steps, serve_again(raw, "paged")[1])
+
+
+def quantities(raw: RawRun, key: str) -> list[Quantity]:
+    """`<key>.replay.<policy>.<share>` and `.running`, means over iterations, and how far paging agrees."""
+    sources = [raw.source(name) for name in _FILES]
+    found = []
+    for policy in POLICIES:
+        accounting, steps = serve_again(raw, policy)
+        if policy == "paged":
+            same = compare(raw.steps, steps)
+            found.append(
+                Quantity(
+                    id=f"{key}.replay.agreement",
+                    value=same.equal / max(same.measured, same.simulated),
+                    unit="share",
+                    formula="steps in which simulated paging holds the same blocks and tokens, request by request, as "
+                    "the engine logged ÷ steps",
+                    n=same.measured,
+                    sources=sources,
+                )
+            )
+        for name in (*SHARES, "running"):
+            share = name in SHARES
+            found.append(
+                Quantity(
+                    id=f"{key}.replay.{policy}.{name}",
+                    value=accounting.mean_share(name) if share else accounting.mean(name),
+                    unit="share" if share else "requests",
+                    formula=f"the run's requests served again by the simulated {policy} allocator, same pool; mean "
+                    f"over iterations of {name}" + (" ÷ pool slots" if share else ""),
+                    n=len(accounting),
+                    sources=sources,
+                )
+            )
+    return found

@@ -1,0 +1,216 @@
+"""First come, first served, iteration by iteration: who runs when, on any allocator.
+
+One iteration is one step of an engine, in the order of vLLM's scheduler: requests that run take the room that their
+next token needs, the newest is preempted where there is none and starts over when there is; then waiting requests are
+admitted, in order, until one does not fit. An admitted request's prompt is stored in that iteration, which yields its
+first output token; each later one stores a token and yields the next. (Yu et al., OSDI 2022; sections 4.3 and 4.5 of
+Kwon et al., SOSP 2023.)
+
+Events are kept by iteration (a request ends, a request needs a block), so an iteration in which nothing happens costs
+nothing a request.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Sequence
+from operator import itemgetter
+
+import numpy as np
+
+from kvlab.allocators.contiguous import Allocator, SimulatedRequest
+from kvlab.errors import KvlabError
+from kvlab.simulate.timeline import Stay, Timeline
+
+_number = itemgetter(0)
+
+
+class Scheduler:
+    """Serves `jobs`, in order of arrival, from `allocator`'s pool.
+
+    `max_running`: most requests at once. `token_budget`: most tokens an iteration computes; a prompt beyond it is
+    stored in several (chunked prefill). Both None: no bound, as in the paper's simulation of memory.
+    `asynchronous`: an iteration is scheduled while the one before it runs, so a request whose last token is under way
+    holds its room one iteration longer (vllm/v1/core/sched/async_scheduler.py, 0.26.0).
+    """
+
+    def __init__(
+        self,
+        jobs: Sequence[SimulatedRequest],
+        allocator: Allocator,
+        *,
+        max_running: int | None = None,
+        token_budget: int | None = None,
+        asynchronous: bool = False,
+    ) -> None:
+        for name, value in (("max_running", max_running), ("token_budget", token_budget)):
+            if value is not None and value < 1:
+                raise KvlabError(f"{name} {value}: at least 1, or none")
+        for job in jobs:
+            allocator.check(job)
+            if not (math.isfinite(job.arrival) and job.arrival >= 0):
+                raise KvlabError(f"request {job.id}: arrives at {job.arrival}; a finite number of at least 0 is needed")
+        if len({job.id for job in jobs}) < len(jobs):
+            raise KvlabError("two requests have the same id")
+        self.allocator = allocator
+        self.max_running = len(jobs) if max_running is None else max_running
+        self.token_budget = math.inf if token_budget is None else token_budget
+        self.asynchronous = asynchronous
+        self.stays: list[Stay] = []
+        self._coming = deque(sorted(jobs, key=lambda job: job.arrival))
+        self._waiting: deque[SimulatedRequest] = deque()
+        self._running: dict[int, SimulatedRequest] = {}  # by id, in order of admission
+        self._prefilling: list[SimulatedRequest] = []
+        self._draining: dict[int, SimulatedRequest] = {}  # all stored, the last token under way; they compute nothing
+        self._known = {job.id: job.prompt for job in jobs}  # tokens whose ids exist: the prompt and what was generated
+        self._since: dict[int, tuple[int, int]] = {}  # start and tokens of the stay that is open
+        self._admission: dict[int, int] = {}  # number of a running request's admission; older events are void
+        self._admissions = 0
+        self._ends: dict[int, list[tuple[int, SimulatedRequest]]] = {}
+        self._grows: dict[int, list[tuple[int, SimulatedRequest]]] = {}
+
+    def run(self, iterations: int | None = None, watch: Callable[[int], None] | None = None) -> Timeline:
+        """Serve until all are done, or for `iterations`. `watch(i)` is called when iteration i's slots are taken."""
+        counts: list[tuple[float, int, int, int, int]] = []
+        skipped, row, retry = 0, 0, True
+        while iterations is None or row < iterations:
+            for number, job in self._ends.pop(row, ()):
+                if self._admission.get(job.id) == number:
+                    if self.asynchronous and job.id not in self._draining:
+                        self._drain(job, row)
+                        continue
+                    self._leave(job, row, "finished")
+                    retry = True
+            while self._coming and self._coming[0].arrival <= row + skipped:
+                self._waiting.append(self._coming.popleft())
+                retry = True
+            if not self._running and not self._waiting:
+                if not self._coming:
+                    break
+                skipped = math.ceil(self._coming[0].arrival) - row
+                continue
+            preempted = self._grow(row)
+            budget = self.token_budget - (len(self._running) - len(self._prefilling) - len(self._draining))
+            if self._prefilling:
+                preempted, budget = self._prefill(row, preempted, budget)
+            if preempted:
+                retry = True
+            elif retry:
+                retry = self._admit(row, budget)
+            if self._draining and len(self._draining) == len(self._running):
+                # Nothing to compute: no iteration, the tokens under way are waited for.
+                for job in list(self._draining.values()):
+                    self._leave(job, row, "finished")
+                retry = True
+                continue
+            blocks = self.allocator.blocks
+            counts.append((row + skipped, len(self._running), len(self._waiting), preempted, blocks))
+            if watch:
+                watch(row)
+            row += 1
+        for job in list(self._running.values()):
+            self._leave(job, row, "running")
+        clock, *columns = np.array(counts, dtype=np.float64).reshape(-1, 5).T
+        running, waiting, preemptions, in_use = (column.astype(np.int64) for column in columns)
+        return Timeline(self.stays, clock, running, waiting, preemptions, in_use)
+
+    def _grow(self, row: int) -> int:
+        """Room for the next token of those that run, the oldest first; how many were preempted for it."""
+        events = self._grows.pop(row, None)
+        if events is None:
+            return 0
+        preempted = 0
+        events.sort(key=_number)
+        for number, job in events:
+            if self._admission.get(job.id) != number:
+                continue
+            start, had = self._since[job.id]
+            tokens = had + row - start
+            if not self.allocator.grow(job, tokens):
+                preempted += self._make_room(job, tokens, row)
+                if job.id not in self._running:
+                    continue
+            self._plan_growth(job, row, tokens)
+        return preempted
+
+    def _make_room(self, job: SimulatedRequest, tokens: int, row: int) -> int:
+        """Grow `job` to `tokens`, preempting the newest, at last itself; how many were preempted."""
+        preempted = 0
+        while job.id in self._running and not self.allocator.grow(job, tokens):
+            newest = next(reversed(self._running.values()))
+            if newest.id in self._draining:
+                self._leave(newest, row, "finished")  # its token comes all the same
+                preempted += 1
+                continue
+            start, had = self._since[newest.id]
+            if newest in self._prefilling:
+                self._prefilling.remove(newest)
+            else:
+                self._known[newest.id] = had + row - start
+            self._leave(newest, row, "preempted")
+            self._waiting.appendleft(newest)
+            preempted += 1
+        return preempted
+
+    def _prefill(self, row: int, preempted: int, budget: float) -> tuple[int, float]:
+        """The next chunk of prompts that did not fit into the budget of the iteration before."""
+        for job in list(self._prefilling):
+            if job.id not in self._running:
+                continue
+            had = self._since[job.id][1]
+            tokens = had + int(max(0, min(budget, self._known[job.id] - had)))
+            preempted += self._make_room(job, tokens, row)
+            if job.id in self._running:
+                self._close(job, row, "chunk")
+                self._store_prompt(job, row, tokens)
+                budget -= tokens - had
+        return preempted, budget
+
+    def _admit(self, row: int, budget: float) -> bool:
+        """Admit in order until one does not fit; whether to try again though nothing is freed."""
+        while self._waiting and len(self._running) < self.max_running:
+            job = self._waiting[0]
+            tokens = int(min(self._known[job.id], max(budget, 0)))
+            if not tokens:
+                return True
+            if not self.allocator.admit(job, self._known[job.id], tokens, alone=not self._running):
+                break
+            self._waiting.popleft()
+            self._running[job.id] = job
+            self._admissions += 1
+            self._admission[job.id] = self._admissions
+            self._prefilling.append(job)
+            self._store_prompt(job, row, tokens)
+            budget -= tokens
+        return False
+
+    def _store_prompt(self, job: SimulatedRequest, row: int, tokens: int) -> None:
+        self._since[job.id] = (row, tokens)
+        if tokens == self._known[job.id]:
+            self._prefilling.remove(job)
+            self._ends.setdefault(row + job.final - tokens + 1, []).append((self._admission[job.id], job))
+            self._plan_growth(job, row, tokens)
+
+    def _plan_growth(self, job: SimulatedRequest, row: int, tokens: int) -> None:
+        beyond = self.allocator.capacity(job) + 1
+        if beyond <= job.final:
+            self._grows.setdefault(row + beyond - tokens, []).append((self._admission[job.id], job))
+
+    def _drain(self, job: SimulatedRequest, row: int) -> None:
+        """Keep what it has for one iteration more, and store nothing."""
+        self._close(job, row, "stored")
+        self._since[job.id] = (row, job.final)
+        self._draining[job.id] = job
+        self._ends.setdefault(row + 1, []).append((self._admission[job.id], job))
+
+    def _leave(self, job: SimulatedRequest, row: int, end: str) -> None:
+        self._close(job, row, end)
+        self._draining.pop(job.id, None)
+        self.allocator.release(job)
+        del self._running[job.id], self._since[job.id], self._admission[job.id]
+
+    def _close(self, job: SimulatedRequest, row: int, end: str) -> None:
+        start, tokens = self._since[job.id]
+        if row > start:
+            self.stays.append(Stay(job.id, job.prompt, job.output, job.arrival, start, row, tokens, end))

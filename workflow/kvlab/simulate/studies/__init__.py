@@ -1,0 +1,1 @@
+"""What is simulated by itself, beside the paper's values: sweeps over one setting at a time."""

@@ -1,0 +1,182 @@
+"""The paper's values beside ours: Table 1, the claims with their tolerances, and the verdicts.
+
+The values, tolerances and their reasons stand in `config/data/paper-values.yaml` and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from kvlab.errors import LogError
+from kvlab.paths import DATA
+from kvlab.quantities import Quantities, Quantity, Source
+from kvlab.records import digest, read_lines, read_text, write_lines
+from kvlab.simulate.studies.sweeps import Point
+
+VALUES = DATA / "paper-values.yaml"
+GIB = 1 << 30
+
+
+def read(path: Path = VALUES) -> dict[str, Any]:
+    """The paper's values; LogError where the file is not what it should be."""
+    try:
+        values: dict[str, Any] = yaml.safe_load(read_text(path))
+        if not {"models", "printed_to", "claims", "ordering", "ranges"} <= set(values):
+            raise ValueError("models, printed_to, claims, ordering and ranges are needed")
+        return values
+    except (yaml.YAMLError, TypeError, ValueError) as error:
+        raise LogError(f"{path}: not the paper's values ({' '.join(str(error).split())})") from None
+
+
+def bytes_per_slot(model: dict[str, Any]) -> int:
+    """Keys and values of one token in all layers: 2 · layers · hidden size · bytes a value."""
+    return int(2 * model["layers"] * model["hidden"] * model["bytes_per_value"])
+
+
+def slots(model: dict[str, Any]) -> int:
+    """Whole slots in a model's KV pool."""
+    return int(model["kv_gib"] * GIB // bytes_per_slot(model))
+
+
+@dataclass(frozen=True)
+class Sized:
+    """A row of Table 1, recomputed: a line of `table1.jsonl`."""
+
+    model: str
+    layers: int
+    hidden: int
+    bytes_per_value: int
+    kv_gib: float
+    bytes_per_slot: int
+    slots: int
+
+
+def write_table1(path: Path) -> None:
+    """Recompute Table 1's slots from its memory and the models' shapes."""
+    models = read()["models"].items()
+    keys = ("layers", "hidden", "bytes_per_value", "kv_gib")
+    write_lines(
+        path,
+        [
+            Sized(model=name, bytes_per_slot=bytes_per_slot(one), slots=slots(one), **{key: one[key] for key in keys})
+            for name, one in models
+        ],
+    )
+
+
+def table1_quantities(path: Path, root: Path) -> Quantities:
+    """`simulated.table1.<model>.slots` and `.bytes-per-slot`, from the lines of `path`."""
+    found, sha256, file = Quantities(), digest(path), path.relative_to(root).as_posix()
+    for number, row in enumerate(read_lines(path, Sized), start=1):
+        model = {"layers": row.layers, "hidden": row.hidden, "bytes_per_value": row.bytes_per_value}
+        source, key = [Source(file, sha256, str(number))], f"simulated.table1.{row.model}"
+        size = bytes_per_slot(model)
+        count = slots(model | {"kv_gib": row.kv_gib})
+        text = "2 · layers · hidden size · bytes a value"
+        found.add(Quantity(f"{key}.bytes-per-slot", size, "bytes", text, 1, source))
+        found.add(Quantity(f"{key}.slots", count, "slots", f"KV pool in bytes ÷ ({text}), rounded down", 1, source))
+    return found
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A claim: the paper's value, ours, how far they may differ, and whether they do.
+
+    `verdict`: held, failed, not decided (not simulated), or informative (the paper's value is of another
+    situation, as the note says). `paper` None where it has no such value; ours must then lie between `low` and `high`.
+    """
+
+    id: str
+    where: str
+    quantity: str
+    paper: float | None
+    ours: float | None
+    low: float
+    high: float
+    unit: str
+    verdict: str
+    note: str = ""
+
+
+def judge(quantities: Quantities, section: dict[str, Any]) -> list[Verdict]:
+    """All claims, in the order of the file: Table 1, figures, ordering on each workload, ranges."""
+    values = read()
+    rows = list(_table1(values, quantities))
+    for claim in values["claims"]:
+        low, high = claim["paper"] - claim["tolerance"], claim["paper"] + claim["tolerance"]
+        rows.append(_verdict(quantities, claim, claim["paper"], low, high))
+    for workload in section["workloads"]:
+        rows += _ordering(quantities, workload, values["ordering"])
+    rows += [_verdict(quantities, claim, None, claim["low"], claim["high"]) for claim in values["ranges"]]
+    return rows
+
+
+def _verdict(quantities: Quantities, claim: dict[str, Any], paper: float | None, low: float, high: float) -> Verdict:
+    quantity = quantities.get(claim["quantity"])
+    ours = quantity.value if quantity else None
+    note = claim.get("note", "") if quantity else "this run did not simulate it"
+    if ours is None:
+        found = "not decided"
+    elif claim.get("informative"):
+        found = "informative"
+    else:
+        found = "held" if low <= ours <= high else "failed"
+    unit = quantity.unit if quantity else "count"
+    return Verdict(claim["id"], claim["where"], claim["quantity"], paper, ours, low, high, unit, found, note)
+
+
+def _table1(values: dict[str, Any], quantities: Quantities) -> Iterator[Verdict]:
+    """Both the memory and the slots are printed rounded; slots that no memory rounded so could hold are refused."""
+    for name, model in values["models"].items():
+        half = values["printed_to"]["kv_gib"] / 2
+        low = slots(model | {"kv_gib": model["kv_gib"] - half}) - values["printed_to"]["slots"] / 2
+        high = slots(model | {"kv_gib": model["kv_gib"] + half}) + values["printed_to"]["slots"] / 2
+        key = f"simulated.table1.{name}.slots"
+        note = f"exact for {model['kv_gib']} GiB; the range is what rounding to whole GiB and printed slots allows"
+        ours = quantities[key].value
+        ok = ours is not None and low <= model["slots"] <= high
+        found = "held" if ok else "failed"
+        yield Verdict(f"table1.{name}.slots", "Table 1", key, model["slots"], ours, low, high, "slots", found, note)
+
+
+def _ordering(quantities: Quantities, workload: str, order: list[str]) -> Iterator[Verdict]:
+    """The smallest step from one policy's token share to the next one's, over all seeds, must be above 0."""
+    keys = [f"simulated.{workload}.{policy}.tokens" for policy in order]
+    for before, after in pairwise(keys):
+        one, two = quantities[before], quantities[after]
+        step = min(b - a for a, b in zip(one.samples, two.samples, strict=True))
+        names = [key.split(".")[2] for key in (before, after)]
+        found = "held" if step > 0 else "failed"
+        note = "smallest difference of token share over the seeds"
+        key = f"ordering.{workload}.{names[0]}-below-{names[1]}"
+        yield Verdict(key, "Fig. 2, order", after, None, step, 0.0, 1.0, "share", found, note)
+
+
+def load_quantities(quantities: Quantities, points: Iterable[Point]) -> Iterator[Quantity]:
+    """At which offered load the simulated paged pool runs as many requests together as the paper's did."""
+    measured = [point for point in points if point.study == "load" and point.label != "full"]
+    target = next(claim["paper"] for claim in read()["claims"] if claim["id"] == "fig13a.paged.running")
+    loads = sorted({(point.x, f"simulated.load.{point.workload}.{point.policy}.{point.label}") for point in measured})
+    if len(loads) < 2:
+        return
+    x = [load for load, _ in loads]
+    every = [quantities[f"{key}.running"] for _, key in loads]
+    running = [quantity.value or 0.0 for quantity in every]
+    inside = bool(np.all(np.diff(running) > 0)) and running[0] <= target <= running[-1]
+    yield Quantity(
+        id="simulated.load.of-paper-batch",
+        value=float(np.interp(target, running, x)) if inside else None,
+        unit="share",
+        formula=f"offered load ÷ what a full queue's pool serves at which {target} requests run together, as in the "
+        "paper's Fig. 13a; between the study's loads by straight lines",
+        n=len(x),
+        sources=[source for quantity in every for source in quantity.sources],
+        why_none=None if inside else "the study's loads do not reach it, or its means do not rise with the load",
+    )
