@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from kvlab.measure.monitor import Monitor
+from kvlab.records import Sample
 
 MIB = 1 << 20
 
@@ -110,6 +111,51 @@ def test_what_went_wrong_first_is_what_is_told(tmp_path):
 def test_a_gpu_that_is_not_there_is_a_fault_at_once(tmp_path):
     with pytest.raises(RuntimeError, match="did not start"):
         Monitor(tmp_path / "device", 20, gpus=[97]).__enter__()
+
+
+NVML = """
+NVML_CLOCK_SM = 1
+class NVMLError(Exception): pass
+class Memory:
+    def __init__(self, gpu): self.used, self.total = 1000 + gpu, 9000
+class Rates: gpu = 50
+calls = 0
+def nvmlInit(): pass
+def nvmlDeviceGetHandleByIndex(index): return index
+def nvmlDeviceGetMemoryInfo(gpu): return Memory(gpu)
+def nvmlDeviceGetUtilizationRates(gpu): return Rates()
+def nvmlDeviceGetClockInfo(gpu, kind): return 1700 + gpu
+NVML_TEMPERATURE_GPU = 0
+def nvmlDeviceGetTemperature(gpu, kind): return 40 + gpu
+def nvmlDeviceGetPowerUsage(gpu): return 300_000
+def nvmlDeviceGetComputeRunningProcesses(gpu): return []
+def nvmlDeviceGetCurrentClocksEventReasons(gpu): return gpu
+def nvmlDeviceGetTotalEnergyConsumption(gpu):
+    global calls
+    calls += 1
+    return 1_000_000 * gpu + 500 * calls
+"""
+
+
+@pytest.mark.parametrize("gpus", [[3], [3, 5]])
+def test_gpus_are_summed_and_each_is_there_where_there_are_several(tmp_path, monkeypatch, gpus):
+    """NVML's answers are made up here: this machine has no GPU."""
+    (tmp_path / "pynvml.py").write_text(NVML)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    with Monitor(tmp_path / "device", 10, gpus=gpus) as monitor:
+        time.sleep(0.1)
+    readings = [reading for _, reading in monitor.readings]
+    assert monitor.total_bytes == 9000 * len(gpus)
+    assert readings[0]["used_bytes"] == sum(1000 + gpu for gpu in gpus)
+    energy = [reading["energy_j"] for reading in readings]
+    assert energy == sorted(energy)
+    assert energy[0] > 1000 * sum(gpus)
+    if len(gpus) == 1:
+        assert "used_bytes_each" not in readings[0]
+    else:
+        assert readings[0]["used_bytes_each"] == [1003, 1005]
+        assert all(sum(reading["energy_j_each"]) == pytest.approx(reading["energy_j"]) for reading in readings)
+    assert [Sample(t_s=0.0, **reading) for reading in readings]  # what is read is what a record holds
 
 
 def _environment() -> dict[str, str]:

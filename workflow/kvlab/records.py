@@ -102,6 +102,9 @@ class Sample:
     power_w: float | None = None
     throttle: int | None = None  # NVML's bit mask of clock event reasons
     other_processes: int | None = None  # processes on the device that are not of this run
+    energy_j: float | None = None  # NVML's total energy counter, all GPUs in use; differences count, not the value
+    used_bytes_each: list[int] | None = None  # of each GPU in use, where there are several
+    energy_j_each: list[float] | None = None
 
 
 @dataclass(frozen=True)

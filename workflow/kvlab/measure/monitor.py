@@ -1,9 +1,10 @@
 """Device memory over time, sampled from a process of its own so that a busy engine does not delay it.
 
-With a GPU: NVML, device-level used bytes (per-process numbers are not available in containers), summed over the GPUs
-in use. Without: the resident memory of the measuring process and its children, the sampler left out. Resident memory
-counts a page once for each process that maps it, so the sum over a tree of several processes is an upper bound; the
-proportional set size would not be, but reading it takes milliseconds and holds the lock of the engine's memory map.
+With a GPU: NVML, device-level used bytes (per-process numbers are not available in containers) and the energy counter,
+summed over the GPUs in use, and of each where there are several. Without: the resident memory of the measuring process
+and its children, the sampler left out. Resident memory counts a page once for each process that maps it, so the sum
+over a tree of several processes is an upper bound; the proportional set size would not be, but reading it takes
+milliseconds and holds the lock of the engine's memory map.
 
 The file is also the sampler's program: it needs only the standard library, and psutil or pynvml.
 """
@@ -120,6 +121,12 @@ def _nvml_reader(driver: int, gpus: Sequence[int]) -> tuple[Callable[[], Reading
         # In a container NVML tells other process ids than the system: only before ours has started is any a stranger.
         return len(seen - ours) if first or seen & ours or not seen else None
 
+    def each(memory: list[Any], energy: list[Any] | None) -> Reading:
+        return {
+            "used_bytes_each": [m.used for m in memory],
+            "energy_j_each": None if energy is None else [one / 1000 for one in energy],
+        }
+
     def read() -> Reading:
         nonlocal due, others, first
         if time.monotonic() >= due:
@@ -130,6 +137,7 @@ def _nvml_reader(driver: int, gpus: Sequence[int]) -> tuple[Callable[[], Reading
         clocks = ask("nvmlDeviceGetClockInfo", pynvml.NVML_CLOCK_SM)
         heat = ask("nvmlDeviceGetTemperature", pynvml.NVML_TEMPERATURE_GPU)
         power = ask("nvmlDeviceGetPowerUsage")
+        energy = ask("nvmlDeviceGetTotalEnergyConsumption")  # millijoules since the driver was loaded
         reasons = ask("nvmlDeviceGetCurrentClocksEventReasons") or ask("nvmlDeviceGetCurrentClocksThrottleReasons")
         mask = 0
         for reason in reasons or ():
@@ -142,7 +150,8 @@ def _nvml_reader(driver: int, gpus: Sequence[int]) -> tuple[Callable[[], Reading
             "power_w": None if power is None else sum(power) / 1000,
             "throttle": None if reasons is None else mask,
             "other_processes": others,
-        }
+            "energy_j": None if energy is None else sum(energy) / 1000,
+        } | (each(memory, energy) if len(handles) > 1 else {})
 
     return read, sum(int(pynvml.nvmlDeviceGetMemoryInfo(handle).total) for handle in handles)
 
