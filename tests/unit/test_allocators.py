@@ -5,7 +5,11 @@ from hypothesis import strategies as st
 
 from kvlab.allocators.contiguous import NOBODY, Contiguous, SimulatedRequest
 from kvlab.allocators.paged import Paged
+from kvlab.allocators.reserved import Reserved
 from kvlab.errors import KvlabError
+from kvlab.simulate.scheduler import Scheduler
+from kvlab.simulate.studies.cases import allocator_of
+from kvlab.simulate.timeline import run_record
 
 
 def slots_of(allocator, job):
@@ -47,6 +51,33 @@ def test_a_prompt_is_admitted_whole_though_stored_by_chunks():
     assert not pool.admit(SimulatedRequest(0, 70, 2), 70, 10, alone=True)
     assert pool.admit(SimulatedRequest(1, 60, 2), 60, 10, alone=True)
     assert pool.blocks == 1
+
+
+def test_reserved_takes_the_blocks_of_the_whole_length_and_never_grows():
+    pool, job = Reserved(64, block=16), SimulatedRequest(0, prompt=5, output=30)  # 34 tokens at its end: 3 blocks
+    assert pool.admit(job, 5, 5, alone=True)
+    assert (pool.blocks, slots_of(pool, job)) == (3, 48)
+    assert pool.grow(job, 34)
+    assert pool.blocks == 3
+    assert not pool.admit(SimulatedRequest(1, 16, 2), 16, 16, alone=False)  # 17 tokens: 2 blocks, one is free
+    pool.release(job)
+    assert pool.blocks == 0
+
+
+def test_reserved_stands_between_oracle_and_paged():
+    rng = np.random.default_rng(0)
+    jobs = [SimulatedRequest(n, *rng.integers(1, 200, 2).tolist()) for n in range(200)]
+    running = {}
+    for policy in ("orca-oracle", "reserved", "paged"):
+        allocator = allocator_of(policy, 2048, 512, 16)
+        timeline = Scheduler(jobs, allocator).run()
+        accounting = timeline.accounting(run_record(allocator, "w", policy, 0, len(timeline)), allocator)
+        running[policy] = accounting.mean("running")
+        if policy == "reserved":
+            assert timeline.preempted.sum() == 0
+            assert accounting.mean("reserved") > 0
+            assert accounting.internal.max() <= 15 * accounting.holding.max()  # the rest of each one's last block
+    assert running["orca-oracle"] < running["reserved"] < running["paged"]
 
 
 def test_samples_share_the_prompt_and_copy_its_last_block_when_they_part():
