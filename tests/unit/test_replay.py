@@ -97,7 +97,7 @@ def test_sequential_arms_run_one_at_a_time(tmp_path):
 def test_a_prefill_budget_stores_prompts_in_chunks(tmp_path):
     found = raw(tmp_path, engine={"max_num_batched_tokens": 5})
     _, steps = replay.serve_again(found, "paged")
-    assert steps[0].held == [[0, 4, 4], [1, 1, 4]]
+    assert next(steps).held == [[0, 4, 4], [1, 1, 4]]
 
 
 def test_quantities_name_the_files_and_the_table_prints(tmp_path, capsys):

@@ -1,5 +1,7 @@
 """The scheduler, against one that is plain and slow, and the invariants of any allocation."""
 
+from dataclasses import astuple, replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,6 +12,7 @@ from kvlab.allocators.contiguous import NOBODY, Contiguous, SimulatedRequest
 from kvlab.allocators.paged import Paged
 from kvlab.errors import KvlabError
 from kvlab.simulate.scheduler import Scheduler
+from kvlab.simulate.step_times import StepTimes
 from kvlab.simulate.timeline import run_record
 
 POLICIES = ("max", "pow2", "oracle", "paged")
@@ -19,21 +22,27 @@ def allocator(policy, pool=256, block=4, watermark=0.0, **options):
     return Paged(pool, block, watermark=watermark, **options) if policy == "paged" else Contiguous(pool, policy, 64)
 
 
-def plain(jobs, pool, max_running=None, token_budget=None, asynchronous=False):
+def plain(jobs, pool, max_running=None, token_budget=None, asynchronous=False, step_times=None, came=None):
     """A paged scheduler that looks at every request in every iteration, after vLLM's own loop.
 
-    `late`: requests whose last token the iteration before this one samples, while this one is scheduled.
+    `late`: requests whose last token the iteration before this one samples, while this one is scheduled. `whole`: those
+    whose prompt is in. `came`: takes, by request, when its output tokens came.
     """
-    late = []
+    late, whole, done, before = [], set(), 0.0, 0.0
     budget_in_all = token_budget or 10**9
     coming, waiting, running = sorted(jobs, key=lambda job: job.arrival), [], []
     stored, known, log, row, skipped = {}, {job.id: job.prompt for job in jobs}, [], 0, 0
     while coming or waiting or running:
-        while coming and coming[0].arrival <= row + skipped:
+        clock = row + skipped
+        if step_times:
+            clock = before if asynchronous and running else done
+        while coming and coming[0].arrival <= clock:
             waiting.append(coming.pop(0))
         if not waiting and not running:
             skipped += 1
+            before = done = max(done, coming[0].arrival)
             continue
+        had = {job.id: stored[job.id] for job in running}
         budget, preempted, at = budget_in_all, 0, 0
         while at < len(running) and budget > 0:
             job = running[at]
@@ -44,6 +53,7 @@ def plain(jobs, pool, max_running=None, token_budget=None, asynchronous=False):
             while not pool.grow(job, tokens):
                 newest = running.pop()
                 pool.release(newest)
+                whole.discard(newest)
                 if newest not in late:
                     waiting.insert(0, newest)
                 preempted += 1
@@ -68,9 +78,21 @@ def plain(jobs, pool, max_running=None, token_budget=None, asynchronous=False):
             for job in gone:
                 pool.release(job)
                 running.remove(job)
+            before = done
             continue
+        computing = [job for job in running if job not in gone]
+        decodes = [job for job in computing if job in whole]
+        whole |= {job for job in computing if stored[job.id] == known[job.id]}
+        lasts = 1.0
+        if step_times:
+            prefill = sum(stored[job.id] - had.get(job.id, 0) for job in computing if job not in decodes)
+            lasts = step_times.seconds(len(decodes), sum(stored[job.id] for job in decodes), prefill)
+        before, done = done, (done if step_times else clock) + lasts
+        for job in computing:
+            if came is not None and stored[job.id] == known[job.id]:
+                came.setdefault(job, []).append(done)
         held = sorted([job.id, stored[job.id], -(-stored[job.id] // pool.block) * pool.block] for job in running)
-        log.append((row + skipped, len(running), len(waiting), preempted, pool.blocks, held))
+        log.append((clock, len(running), len(waiting), preempted, pool.blocks, held))
         for job in list(running):
             if asynchronous and stored[job.id] == job.final and job not in gone:
                 late.append(job)
@@ -81,6 +103,11 @@ def plain(jobs, pool, max_running=None, token_budget=None, asynchronous=False):
                 known[job.id] += 1
         row += 1
     return log
+
+
+# Quarters, whose sums are exact.
+QUARTERS = st.integers(0, 8).map(lambda quarter: quarter / 4)
+STEP_TIMES = st.builds(StepTimes, st.integers(1, 8).map(lambda n: n / 4), QUARTERS, QUARTERS, QUARTERS)
 
 
 @st.composite
@@ -104,15 +131,66 @@ def workloads(draw, longest=60):
     st.none() | st.integers(1, 4),
     st.booleans(),
     st.booleans(),
+    st.none() | STEP_TIMES,
 )
-@settings(max_examples=300, deadline=None)
-def test_events_give_what_a_plain_loop_gives(jobs, block, pool, watermark, max_running, chunked, asynchronous):
+@settings(max_examples=400, deadline=None)
+def test_events_give_what_a_plain_loop_gives(jobs, block, pool, watermark, max_running, chunked, asynchronous, times):
     bounds = {"max_running": max_running, "token_budget": 13 if chunked else None, "asynchronous": asynchronous}
     one, other = (Paged(pool, block, watermark=watermark) for _ in range(2))
-    got = list(Scheduler(jobs, one, **bounds).run().steps(one))
-    expected = plain(jobs, other, **bounds)
+    timeline = Scheduler(jobs, one, **bounds, step_times=times).run()
+    came = {}
+    expected = plain(jobs, other, **bounds, step_times=times, came=came)
     assert one.blocks == 0
-    assert [(s.t_s, s.running, s.waiting, s.preempted, s.blocks, s.held) for s in got] == expected
+    got = [(s.t_s, s.running, s.waiting, s.preempted, s.blocks, s.held) for s in timeline.steps(one)]
+    assert got == expected
+    answered = timeline.answered()
+    assert answered.request.tolist() == [job.id for job in jobs]
+    assert answered.arrival.tolist() == [job.arrival for job in jobs]
+    assert answered.first.tolist() == [came[job][0] for job in jobs]
+    assert answered.last.tolist() == [came[job][-1] for job in jobs]
+    assert {len(came[job]) - job.output for job in jobs} == {0}
+    assert answered.per_token().tolist() == [(came[job][-1] - job.arrival) / job.output for job in jobs]
+
+
+@given(workloads(), st.integers(1, 9), st.integers(64, 200), st.none() | st.integers(1, 4))
+@settings(max_examples=100, deadline=None)
+def test_steps_of_one_second_are_iterations(jobs, block, pool, max_running):
+    one, other = (Paged(pool, block) for _ in range(2))
+    counted = Scheduler(jobs, one, max_running=max_running).run()
+    timed = Scheduler(jobs, other, max_running=max_running, step_times=StepTimes(1.0)).run()
+    assert timed.stays == counted.stays
+    assert (timed.clock.tolist(), timed.ends.tolist()) == (counted.clock.tolist(), counted.ends.tolist())
+
+
+@given(workloads(), STEP_TIMES, st.booleans())
+@settings(max_examples=100, deadline=None)
+def test_a_machine_of_half_the_speed_takes_twice_as_long(jobs, times, asynchronous):
+    slow_jobs = [replace(job, arrival=2 * job.arrival) for job in jobs]
+    slow_times = StepTimes(*(2 * value for value in astuple(times)))
+    fast, slow = (
+        Scheduler(them, Paged(128, 4), asynchronous=asynchronous, step_times=speed).run()
+        for them, speed in ((jobs, times), (slow_jobs, slow_times))
+    )
+    assert [replace(stay, arrival=0.0) for stay in slow.stays] == [replace(stay, arrival=0.0) for stay in fast.stays]
+    assert slow.ends.tolist() == (2 * fast.ends).tolist()
+
+
+@given(workloads(), st.floats(0, 60))
+@settings(max_examples=60, deadline=None)
+def test_time_can_be_cut_anywhere(jobs, until):
+    times = StepTimes(0.5, 0.01, 0.001, 0.01)
+    whole, part = (Scheduler(jobs, Paged(128, 4), step_times=times) for _ in range(2))
+    every, first = whole.run(), part.run(until=until)
+    assert first.clock.tolist() == every.clock[every.clock < until].tolist()
+    assert list(first.steps(part.allocator)) == list(every.steps(whole.allocator))[: len(first)]
+    done = every.answered()
+    assert first.answered().last.tolist() == done.last[done.last <= first.ends.max(initial=0)].tolist()
+
+
+@pytest.mark.parametrize("values", [(-0.1,), (float("nan"),), (0.03, float("inf")), (0.03, 0, 0, -1e-9)])
+def test_step_times_that_are_none_are_refused(values):
+    with pytest.raises(KvlabError, match=r"step times: .*_s "):
+        StepTimes(*values)
 
 
 @pytest.mark.parametrize("policy", POLICIES)

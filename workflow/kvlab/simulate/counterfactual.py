@@ -8,7 +8,7 @@ at every step.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from kvlab.accounting import SHARES, Accounting
@@ -53,8 +53,8 @@ def jobs_of(steps: Sequence[Step], served: Sequence[Served]) -> list[SimulatedRe
     return [SimulatedRequest(one.id, one.prompt_tokens, max(one.output_tokens, 1)) for one in order]
 
 
-def serve_again(raw: RawRun, policy: str) -> tuple[Accounting, list[Step]]:
-    """What `policy` would have held for the run's requests, at each of its own iterations."""
+def serve_again(raw: RawRun, policy: str) -> tuple[Accounting, Iterator[Step]]:
+    """What `policy` would have held for the run's requests, at each of its own iterations; the steps made as read."""
     run = raw.run
     if not raw.served:
         raise KvlabError(f"{raw.folder}: no requests to serve again; the run recorded none")
@@ -69,14 +69,20 @@ def serve_again(raw: RawRun, policy: str) -> tuple[Accounting, list[Step]]:
         asynchronous=bool(run.engine.get("async_scheduling")),
     ).run()
     record = run_record(allocator, run.workload, policy, run.repeat, len(timeline))
-    return timeline.accounting(record, allocator), list(timeline.steps(allocator))
+    return timeline.accounting(record, allocator), timeline.steps(allocator)
 
 
-def compare(measured: Sequence[Step], simulated: Sequence[Step]) -> Agreement:
+def compare(measured: Sequence[Step], simulated: Iterable[Step]) -> Agreement:
     """Step by step, the steps in which nothing is held left out: blocks in use, and who holds how much."""
-    ours, theirs = ([step for step in log if step.held] for log in (simulated, measured))
-    equal, difference = 0, None
-    for one, other in zip(theirs, ours, strict=False):
+    theirs = [step for step in measured if step.held]
+    ours, equal, difference = 0, 0, None
+    for other in simulated:
+        if not other.held:
+            continue
+        ours += 1
+        if ours > len(theirs):
+            continue
+        one = theirs[ours - 1]
         if one.blocks == other.blocks and sorted(map(tuple, one.held)) == sorted(map(tuple, other.held)):
             equal += 1
         elif difference is None:
@@ -84,9 +90,9 @@ def compare(measured: Sequence[Step], simulated: Sequence[Step]) -> Agreement:
                 f"step {one.step}: measured {one.blocks} blocks, {one.running} running, {one.preempted} preempted; "
                 f"simulated {other.blocks} blocks, {other.running} running, {other.preempted} preempted"
             )
-    if difference is None and len(ours) != len(theirs):
-        difference = f"measured {len(theirs)} steps, simulated {len(ours)}"
-    return Agreement(len(theirs), len(ours), equal, difference)
+    if difference is None and ours != len(theirs):
+        difference = f"measured {len(theirs)} steps, simulated {ours}"
+    return Agreement(len(theirs), ours, equal, difference)
 
 
 def agreement(raw: RawRun) -> Agreement:

@@ -7,7 +7,7 @@ first output token; each later one stores a token and yields the next. (Yu et al
 Kwon et al., SOSP 2023.)
 
 Events are kept by iteration (a request ends, a request needs a block), so an iteration in which nothing happens costs
-nothing a request.
+nothing a request. Time is a count of iterations, or seconds where step times are given.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ import numpy as np
 
 from kvlab.allocators.contiguous import Allocator, SimulatedRequest
 from kvlab.errors import KvlabError
+from kvlab.simulate.clock import Clock
+from kvlab.simulate.step_times import StepTimes
 from kvlab.simulate.timeline import Stay, Timeline
 
 _number = itemgetter(0)
@@ -32,7 +34,9 @@ class Scheduler:
     `max_running`: most requests at once. `token_budget`: most tokens an iteration computes; a prompt beyond it is
     stored in several (chunked prefill). Both None: no bound, as in the paper's simulation of memory.
     `asynchronous`: an iteration is scheduled while the one before it runs, so a request whose last token is under way
-    holds its room one iteration longer (vllm/v1/core/sched/async_scheduler.py, 0.26.0).
+    holds its room one iteration longer (vllm/v1/core/sched/async_scheduler.py, 0.26.0). `step_times`: arrivals and
+    the timeline's clock are in seconds, and an iteration lasts as long as what it computes takes; without, both are in
+    iterations.
     """
 
     def __init__(
@@ -43,6 +47,7 @@ class Scheduler:
         max_running: int | None = None,
         token_budget: int | None = None,
         asynchronous: bool = False,
+        step_times: StepTimes | None = None,
     ) -> None:
         for name, value in (("max_running", max_running), ("token_budget", token_budget)):
             if value is not None and value < 1:
@@ -57,6 +62,7 @@ class Scheduler:
         self.max_running = len(jobs) if max_running is None else max_running
         self.token_budget = math.inf if token_budget is None else token_budget
         self.asynchronous = asynchronous
+        self.clock = Clock(step_times, ahead=asynchronous)
         self.stays: list[Stay] = []
         self._coming = deque(sorted(jobs, key=lambda job: job.arrival))
         self._waiting: deque[SimulatedRequest] = deque()
@@ -65,15 +71,24 @@ class Scheduler:
         self._draining: dict[int, SimulatedRequest] = {}  # all stored, the last token under way; they compute nothing
         self._known = {job.id: job.prompt for job in jobs}  # tokens whose ids exist: the prompt and what was generated
         self._since: dict[int, tuple[int, int]] = {}  # start and tokens of the stay that is open
+        self._level = 0  # sum of tokens − start of the open stays: with the row it gives all token states
+        self._fresh: dict[
+            int, tuple[int, int]
+        ] = {}  # tokens of those whose prompt this row stores, and how many are new
         self._admission: dict[int, int] = {}  # number of a running request's admission; older events are void
         self._admissions = 0
         self._ends: dict[int, list[tuple[int, SimulatedRequest]]] = {}
         self._grows: dict[int, list[tuple[int, SimulatedRequest]]] = {}
 
-    def run(self, iterations: int | None = None, watch: Callable[[int], None] | None = None) -> Timeline:
-        """Serve until all are done, or for `iterations`. `watch(i)` is called when iteration i's slots are taken."""
-        counts: list[tuple[float, int, int, int, int]] = []
-        skipped, row, retry = 0, 0, True
+    def run(
+        self,
+        iterations: int | None = None,
+        watch: Callable[[int], None] | None = None,
+        until: float = math.inf,
+    ) -> Timeline:
+        """Serve until all are done, for `iterations`, or `until` a time. `watch(i)`: iteration i's slots are taken."""
+        counts: list[tuple[int, int, int, int]] = []
+        row, retry, clock = 0, True, self.clock
         while iterations is None or row < iterations:
             for number, job in self._ends.pop(row, ()):
                 if self._admission.get(job.id) == number:
@@ -82,14 +97,18 @@ class Scheduler:
                         continue
                     self._leave(job, row, "finished")
                     retry = True
-            while self._coming and self._coming[0].arrival <= row + skipped:
+            now = clock.now(busy=bool(self._running))
+            while self._coming and self._coming[0].arrival <= now:
                 self._waiting.append(self._coming.popleft())
                 retry = True
+            if now >= until:
+                break
             if not self._running and not self._waiting:
                 if not self._coming:
                     break
-                skipped = math.ceil(self._coming[0].arrival) - row
+                clock.wait(self._coming[0].arrival)
                 continue
+            self._fresh.clear()
             preempted = self._grow(row)
             budget = self.token_budget - (len(self._running) - len(self._prefilling) - len(self._draining))
             if self._prefilling:
@@ -102,18 +121,25 @@ class Scheduler:
                 # Nothing to compute: no iteration, the tokens under way are waited for.
                 for job in list(self._draining.values()):
                     self._leave(job, row, "finished")
+                clock.settle()
                 retry = True
                 continue
-            blocks = self.allocator.blocks
-            counts.append((row + skipped, len(self._running), len(self._waiting), preempted, blocks))
+            counts.append((len(self._running), len(self._waiting), preempted, self.allocator.blocks))
+            clock.step(now, *self._work(row))
             if watch:
                 watch(row)
             row += 1
         for job in list(self._running.values()):
             self._leave(job, row, "running")
-        clock, *columns = np.array(counts, dtype=np.float64).reshape(-1, 5).T
-        running, waiting, preemptions, in_use = (column.astype(np.int64) for column in columns)
-        return Timeline(self.stays, clock, running, waiting, preemptions, in_use)
+        begins, ends = np.array([clock.begins, clock.ends], dtype=np.float64)
+        return Timeline(self.stays, begins, ends, *np.array(counts, dtype=np.int64).reshape(-1, 4).T)
+
+    def _work(self, row: int) -> tuple[int, int, int]:
+        """Rows that decode, the token states they read, and prompt tokens that this iteration computes."""
+        stored = self._level + len(self._running) * row - sum(job.final for job in self._draining.values())
+        rows = len(self._running) - len(self._draining) - len(self._fresh)
+        fresh = self._fresh.values()
+        return rows, stored - sum(tokens for tokens, _ in fresh), sum(new for _, new in fresh)
 
     def _grow(self, row: int) -> int:
         """Room for the next token of those that run, the oldest first; how many were preempted for it."""
@@ -163,7 +189,7 @@ class Scheduler:
             preempted += self._make_room(job, tokens, row)
             if job.id in self._running:
                 self._close(job, row, "chunk")
-                self._store_prompt(job, row, tokens)
+                self._store_prompt(job, row, tokens, had)
                 budget -= tokens - had
         return preempted, budget
 
@@ -181,12 +207,13 @@ class Scheduler:
             self._admissions += 1
             self._admission[job.id] = self._admissions
             self._prefilling.append(job)
-            self._store_prompt(job, row, tokens)
+            self._store_prompt(job, row, tokens, 0)
             budget -= tokens
         return False
 
-    def _store_prompt(self, job: SimulatedRequest, row: int, tokens: int) -> None:
-        self._since[job.id] = (row, tokens)
+    def _store_prompt(self, job: SimulatedRequest, row: int, tokens: int, had: int) -> None:
+        self._open(job, row, tokens)
+        self._fresh[job.id] = (tokens, tokens - had)
         if tokens == self._known[job.id]:
             self._prefilling.remove(job)
             self._ends.setdefault(row + job.final - tokens + 1, []).append((self._admission[job.id], job))
@@ -200,17 +227,23 @@ class Scheduler:
     def _drain(self, job: SimulatedRequest, row: int) -> None:
         """Keep what it has for one iteration more, and store nothing."""
         self._close(job, row, "stored")
-        self._since[job.id] = (row, job.final)
+        self._open(job, row, job.final)
         self._draining[job.id] = job
         self._ends.setdefault(row + 1, []).append((self._admission[job.id], job))
 
     def _leave(self, job: SimulatedRequest, row: int, end: str) -> None:
         self._close(job, row, end)
         self._draining.pop(job.id, None)
+        self._fresh.pop(job.id, None)
         self.allocator.release(job)
         del self._running[job.id], self._since[job.id], self._admission[job.id]
 
+    def _open(self, job: SimulatedRequest, row: int, tokens: int) -> None:
+        self._since[job.id] = (row, tokens)
+        self._level += tokens - row
+
     def _close(self, job: SimulatedRequest, row: int, end: str) -> None:
         start, tokens = self._since[job.id]
+        self._level -= tokens - start
         if row > start:
             self.stays.append(Stay(job.id, job.prompt, job.output, job.arrival, start, row, tokens, end))

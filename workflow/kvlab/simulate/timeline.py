@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -39,15 +40,34 @@ class Stay:
 
 
 @dataclass(frozen=True)
+class Answered:
+    """Requests whose last token came: arrays [k]. `first` and `last`: when the first and the last output token came.
+
+    Times are the timeline's, in iterations or seconds; `output` is tokens.
+    """
+
+    request: Ints
+    arrival: Floats
+    first: Floats
+    last: Floats
+    output: Ints
+
+    def per_token(self) -> Floats:
+        """Time from arrival to the last token ÷ output tokens, [k]: the normalized latency of the paper's Fig. 12."""
+        return (self.last - self.arrival) / self.output
+
+
+@dataclass(frozen=True)
 class Timeline:
     """A simulation's stays, and what its scheduler counted at each of n iterations: arrays [n].
 
-    `clock` is the iteration's time, in iterations; it leaps where nothing runs and nothing waits. `blocks` is the
-    allocator's own count.
+    `clock` is when the iteration was scheduled and `ends` when it was through, both in iterations, or in seconds where
+    the scheduler had step times; they leap where nothing runs and nothing waits. `blocks` is the allocator's own count.
     """
 
     stays: Sequence[Stay]
     clock: Floats
+    ends: Floats
     running: Ints
     waiting: Ints
     preempted: Ints
@@ -58,8 +78,7 @@ class Timeline:
 
     def accounting(self, run: Run, allocator: Allocator, first: int = 0) -> Accounting:
         """The pool's division at the iterations from `first` on, by the function that serves measured logs too."""
-        per_step = max(1, int(self.running.max(initial=1)) + (allocator.pinned > 0))
-        window = max(1, _ENTRIES // per_step)
+        window = self._window(allocator)
         final = self.final(allocator)
         parts = [
             account(run, self.columns(allocator, lo, min(lo + window, len(self))), final)
@@ -103,22 +122,30 @@ class Timeline:
 
     def _unfold(self, lo: int, hi: int) -> tuple[Ints, Ints, Ints, Ints, Ints]:
         """request, prompt, output, tokens and row (from `lo`) of each (iteration, request) in the window: [m]."""
-        inside = [stay for stay in self.stays if stay.start < hi and stay.stop > lo]
-        table = np.array(
-            [(s.request, s.prompt, s.output, s.tokens, s.start, s.stop) for s in inside], dtype=np.int64
-        ).reshape(-1, 6)
-        request, prompt, output, tokens, start, stop = table.T
+        table, latest = self._table
+        # No stay before `first` reaches the window, none from `last` on has begun.
+        first, last = np.searchsorted(latest, lo, side="right"), np.searchsorted(table[:, 4], hi)
+        inside = table[first:last]
+        request, prompt, output, tokens, start, stop = inside[inside[:, 5] > lo].T
         begin = np.maximum(start, lo)
         length = np.minimum(stop, hi) - begin
         within = np.arange(int(length.sum())) - np.repeat(np.cumsum(length) - length, length)
-        first, row = tokens + begin - start, begin - lo
+        had, row = tokens + begin - start, begin - lo
         return (
             np.repeat(request, length),
             np.repeat(prompt, length),
             np.repeat(output, length),
-            np.repeat(first, length) + within,
+            np.repeat(had, length) + within,
             np.repeat(row, length) + within,
         )
+
+    @cached_property
+    def _table(self) -> tuple[Ints, Ints]:
+        """The stays by start: request, prompt, output, tokens, start, stop, [n, 6]; the latest stop so far, [n]."""
+        rows = [(s.request, s.prompt, s.output, s.tokens, s.start, s.stop) for s in self.stays]
+        table = np.array(rows, dtype=np.int64).reshape(-1, 6)
+        table = table[np.argsort(table[:, 4], kind="stable")]
+        return table, np.maximum.accumulate(table[:, 5])
 
     @property
     def prefix_id(self) -> int:
@@ -133,19 +160,40 @@ class Timeline:
         return dict(zip(lengths, stored.tolist(), strict=True)) | {self.prefix_id: allocator.pinned}
 
     def steps(self, allocator: Allocator, every: int = 1) -> Iterator[Step]:
-        """Every `every`-th iteration as engines log it."""
-        for row in range(0, len(self), every):
-            one = self.columns(allocator, row, row + 1)
-            held = sorted(zip(one.request.tolist(), one.stored.tolist(), one.slots.tolist(), strict=True))
-            yield Step(
-                step=row,
-                t_s=float(self.clock[row]),
-                running=int(self.running[row]),
-                waiting=int(self.waiting[row]),
-                preempted=int(self.preempted[row]),
-                blocks=int(self.blocks[row]),
-                held=[list(entry) for entry in held],
-            )
+        """Every `every`-th iteration as engines log it, in time linear in what is held."""
+        window = self._window(allocator)
+        for lo in range(0, len(self), window):
+            part = self.columns(allocator, lo, min(lo + window, len(self)))
+            order = np.lexsort((part.request, part.row))
+            held = np.stack((part.request, part.stored, part.slots), axis=1)[order]
+            upto = np.searchsorted(part.row[order], np.arange(len(part.step) + 1))
+            for row in range(-lo % every, len(part.step), every):
+                yield Step(
+                    step=lo + row,
+                    t_s=float(part.t_s[row]),
+                    running=int(part.running[row]),
+                    waiting=int(part.waiting[row]),
+                    preempted=int(part.preempted[row]),
+                    blocks=int(part.blocks[row]),
+                    held=held[upto[row] : upto[row + 1]].tolist(),
+                )
+
+    def _window(self, allocator: Allocator) -> int:
+        """Iterations that are unfolded at a time."""
+        return max(1, _ENTRIES // max(1, int(self.running.max(initial=1)) + (allocator.pinned > 0)))
+
+    def answered(self) -> Answered:
+        """The requests whose last token came, and when their tokens did."""
+        rows = [(s.request, s.prompt, s.output, s.start, s.stop, s.tokens) for s in self.stays]
+        request, prompt, output, start, stop, tokens = np.array(rows, dtype=np.int64).reshape(-1, 6).T
+        last = start + prompt + output - 1 - tokens  # the row that yields the last token
+        first_row, last_row = (np.full(int(request.max(initial=-1)) + 1, len(self)) for _ in range(2))
+        whole, through = tokens >= prompt, (last >= start) & (last < stop)
+        np.minimum.at(first_row, request[whole], start[whole])
+        np.minimum.at(last_row, request[through], last[through])
+        done, one = np.unique(request[through], return_index=True)
+        arrival = np.array([s.arrival for s in self.stays], dtype=np.float64)[through][one]
+        return Answered(done, arrival, self.ends[first_row[done]], self.ends[last_row[done]], output[through][one])
 
 
 def rebuild(stays: Sequence[Stay], allocator: Allocator, requests: int, iterations: int) -> Timeline:
@@ -168,11 +216,10 @@ def rebuild(stays: Sequence[Stay], allocator: Allocator, requests: int, iteratio
     done = [stay.stop for stay in stays if stay.end == "finished"]
     running = upto([stay.start for stay in stays]) - upto([stay.stop for stay in stays])
     preempted = np.diff(upto([stay.stop for stay in stays if stay.end == "preempted"]), prepend=0)
-    timeline = Timeline(
-        stays, np.arange(iterations, dtype=np.float64), running, requests - running - upto(done), preempted, running
-    )
+    clock = np.arange(iterations, dtype=np.float64)
+    timeline = Timeline(stays, clock, clock + 1, running, requests - running - upto(done), preempted, running)
     blocks = [np.empty(0, dtype=np.int64)]
-    window = max(1, _ENTRIES // max(1, int(running.max(initial=1))))
+    window = timeline._window(allocator)
     for lo in range(0, iterations, window):
         hi = min(lo + window, iterations)
         _, prompt, output, tokens, row = timeline._unfold(lo, hi)
