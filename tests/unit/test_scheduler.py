@@ -1,5 +1,6 @@
 """The scheduler, against one that is plain and slow, and the invariants of any allocation."""
 
+import time
 from dataclasses import astuple, replace
 
 import numpy as np
@@ -306,3 +307,19 @@ def test_what_can_not_be_served_is_refused_before_anything_runs(jobs, options, s
 
 def test_no_request_no_iteration():
     assert len(Scheduler([], Paged(64, 4)).run()) == 0
+
+
+def test_the_steps_of_four_times_the_requests_take_about_four_times_as_long():
+    """benchmarks/analysis.py shows the same for the whole of `analyse`, up to 50,000 requests."""
+
+    def seconds(requests):
+        used = Paged(512, 4)
+        timeline = Scheduler([SimulatedRequest(n, 5 + n % 30, 1 + n % 40) for n in range(requests)], used).run()
+        best = float("inf")
+        for _ in range(3):
+            began = time.process_time()
+            assert sum(1 for _ in timeline.steps(used)) == len(timeline)
+            best = min(best, time.process_time() - began)
+        return best
+
+    assert seconds(6000) < 8 * seconds(1500)  # 16 where each step looks at all requests
