@@ -40,7 +40,7 @@ def write_log(root: Path, requests: int) -> None:
     jobs = [SimulatedRequest(number, *pair) for number, pair in enumerate(drawn.pairs())]
     pool = Paged(POOL, BLOCK)
     timeline = Scheduler(jobs, pool, max_running=256, token_budget=2048, step_times=StepTimes(0.01)).run()
-    answered, end = timeline.answered(), float(timeline.ends[-1])
+    done, end = timeline.finished(), float(timeline.ends[-1])
     run = Run(
         workload="w",
         arm="vllm-paged",
@@ -61,7 +61,7 @@ def write_log(root: Path, requests: int) -> None:
         idle_device_bytes=100,
     )
     served = []
-    for job, first, last in zip(jobs, answered.first.tolist(), answered.last.tolist(), strict=True):
+    for job, first, last in zip(jobs, done.first.tolist(), done.last.tolist(), strict=True):
         gap = (last - first) / max(job.output - 1, 1)
         came = [first + gap * token for token in range(job.output - 1)] + [last]
         served.append(Served(job.id, job.prompt, job.output, 0.0, came, last, "length"))

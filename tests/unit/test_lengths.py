@@ -2,7 +2,7 @@ import hashlib
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kvlab.errors import ConfigError, LogError
@@ -61,6 +61,7 @@ def test_resampling_keeps_pairs_and_their_frequencies():
     st.floats(0.05, 1),
     st.sampled_from(["azure", "paper"]),
 )
+@settings(deadline=None)  # other work on the machine is no fault of the draw
 def test_draws_obey_the_maxima_and_begin_alike(n, seed, most, scale, kind):
     table = lengths.read_table()
 

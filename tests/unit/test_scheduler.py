@@ -144,13 +144,13 @@ def test_events_give_what_a_plain_loop_gives(jobs, block, pool, watermark, max_r
     assert one.blocks == 0
     got = [(s.t_s, s.running, s.waiting, s.preempted, s.blocks, s.held) for s in timeline.steps(one)]
     assert got == expected
-    answered = timeline.answered()
-    assert answered.request.tolist() == [job.id for job in jobs]
-    assert answered.arrival.tolist() == [job.arrival for job in jobs]
-    assert answered.first.tolist() == [came[job][0] for job in jobs]
-    assert answered.last.tolist() == [came[job][-1] for job in jobs]
+    finished = timeline.finished()
+    assert finished.request.tolist() == [job.id for job in jobs]
+    assert finished.arrival.tolist() == [job.arrival for job in jobs]
+    assert finished.first.tolist() == [came[job][0] for job in jobs]
+    assert finished.last.tolist() == [came[job][-1] for job in jobs]
     assert {len(came[job]) - job.output for job in jobs} == {0}
-    assert answered.per_token().tolist() == [(came[job][-1] - job.arrival) / job.output for job in jobs]
+    assert finished.per_token().tolist() == [(came[job][-1] - job.arrival) / job.output for job in jobs]
 
 
 @given(workloads(), st.integers(1, 9), st.integers(64, 200), st.none() | st.integers(1, 4))
@@ -184,8 +184,8 @@ def test_time_can_be_cut_anywhere(jobs, until):
     every, first = whole.run(), part.run(until=until)
     assert first.clock.tolist() == every.clock[every.clock < until].tolist()
     assert list(first.steps(part.allocator)) == list(every.steps(whole.allocator))[: len(first)]
-    done = every.answered()
-    assert first.answered().last.tolist() == done.last[done.last <= first.ends.max(initial=0)].tolist()
+    done = every.finished()
+    assert first.finished().last.tolist() == done.last[done.last <= first.ends.max(initial=0)].tolist()
 
 
 @pytest.mark.parametrize("values", [(-0.1,), (float("nan"),), (0.03, float("inf")), (0.03, 0, 0, -1e-9)])

@@ -40,7 +40,7 @@ class Stay:
 
 
 @dataclass(frozen=True)
-class Answered:
+class Finished:
     """Requests whose last token came: arrays [k]. `first` and `last`: when the first and the last output token came.
 
     Times are the timeline's, in iterations or seconds; `output` is tokens.
@@ -182,7 +182,7 @@ class Timeline:
         """Iterations that are unfolded at a time."""
         return max(1, _ENTRIES // max(1, int(self.running.max(initial=1)) + (allocator.pinned > 0)))
 
-    def answered(self) -> Answered:
+    def finished(self) -> Finished:
         """The requests whose last token came, and when their tokens did."""
         rows = [(s.request, s.prompt, s.output, s.start, s.stop, s.tokens) for s in self.stays]
         request, prompt, output, start, stop, tokens = np.array(rows, dtype=np.int64).reshape(-1, 6).T
@@ -193,7 +193,7 @@ class Timeline:
         np.minimum.at(last_row, request[through], last[through])
         done, one = np.unique(request[through], return_index=True)
         arrival = np.array([s.arrival for s in self.stays], dtype=np.float64)[through][one]
-        return Answered(done, arrival, self.ends[first_row[done]], self.ends[last_row[done]], output[through][one])
+        return Finished(done, arrival, self.ends[first_row[done]], self.ends[last_row[done]], output[through][one])
 
 
 def rebuild(stays: Sequence[Stay], allocator: Allocator, requests: int, iterations: int) -> Timeline:
