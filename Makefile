@@ -1,4 +1,5 @@
 # make run     set up, run the experiment, end with results/<run>/report.html
+# make check   set up, run the checks and unit tests: a minute
 # make test    set up, run every check and test
 # make help    the rest
 SHELL := /bin/bash
@@ -8,7 +9,7 @@ ARGS ?=
 export ENGINES
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help setup run simulate replay test lint lock image clean
+.PHONY: help setup run simulate replay check test lint lock image clean
 
 help: ## This list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -30,11 +31,15 @@ replay: ## Recompute the committed runs from their raw logs and compare, byte fo
 	@python -c 'import babel, matplotlib, papermill, pydantic, scipy, kvlab' 2>/dev/null || ENGINES=none workflow/setup
 	@for run in results/reference/*/; do python -m kvlab replay "$$run" || exit 1; done
 
+check: ## Style, types and unit tests: about a minute, no engine is started
+	@{ command -v ruff && command -v mypy && command -v pytest; } >/dev/null || ENGINES=none workflow/setup --dev
+	@tests/all --quick
+
 test: ## Every check and test; what this machine can't run is named as SKIPPED
 	@workflow/setup --dev
 	@tests/all
 
-lint: ## The checks alone: style, types, workflow, Dockerfile, shell
+lint: ## Of the checks those that run no test: style, types, workflow, Dockerfile, shell
 	@{ command -v ruff && command -v mypy && command -v snakefmt; } >/dev/null || ENGINES=none workflow/setup --dev
 	@tests/lint
 

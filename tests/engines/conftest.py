@@ -43,14 +43,24 @@ def section(arm: str, kv_slots: int = SLOTS, cut: int | None = None, **measured:
     return parse({"run": "t", "workloads": {"w": workload}, "measure": measured}, "test").section("measure", "w", arm)
 
 
+@pytest.fixture(scope="package")
+def outside() -> dict[str, str]:
+    """The environment before any engine ran in this process."""
+    return dict(os.environ)
+
+
 @pytest.fixture(scope="package", autouse=True)
-def _own_environment() -> Iterator[None]:
-    """Engines that run in this process change its environment; other tests' processes are not to inherit that."""
-    before = dict(os.environ)
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+def _environment_put_back(outside: dict[str, str]) -> Iterator[None]:
     yield
     os.environ.clear()
-    os.environ.update(before)
+    os.environ.update(outside)
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(outside: dict[str, str]) -> None:
+    """Each test starts with it: an engine that another test drove, or a shared run, has left nothing there."""
+    os.environ.clear()
+    os.environ.update({"OMP_NUM_THREADS": "1"} | outside)
 
 
 @pytest.fixture(scope="session")

@@ -8,10 +8,12 @@ from hypothesis import strategies as st
 from kvlab.errors import ConfigError, LogError
 from kvlab.prepare import lengths
 
+TABLE = lengths.read_table()
 
-@pytest.fixture(scope="module")
+
+@pytest.fixture
 def table():
-    return lengths.read_table()
+    return TABLE
 
 
 def test_the_carried_table_is_the_trace(table):
@@ -63,12 +65,10 @@ def test_resampling_keeps_pairs_and_their_frequencies():
 )
 @settings(deadline=None)  # other work on the machine is no fault of the draw
 def test_draws_obey_the_maxima_and_begin_alike(n, seed, most, scale, kind):
-    table = lengths.read_table()
-
     def draw(count):
         limits = {"max_total": most, "max_output": most // 2, "max_prompt": most - 5, "scale": scale}
         if kind == "azure":
-            return lengths.resample(table, count, seed, **limits)
+            return lengths.resample(TABLE, count, seed, **limits)
         return lengths.paper(count, seed, **limits)
 
     try:

@@ -1,0 +1,31 @@
+"""The tests' own environment: caches and HOME are this session's, also in the processes that a test starts."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.conftest import CACHES, FOLDER
+
+ASK = """
+import pathlib
+import matplotlib
+for place in (pathlib.Path.home(), matplotlib.get_configdir(), matplotlib.get_cachedir()):
+    print(place)
+"""
+
+
+def test_every_cache_lies_in_the_sessions_folder():
+    folder = Path(os.environ[FOLDER])
+    assert folder.is_dir()
+    for name in CACHES:
+        assert folder in Path(os.environ[name]).parents, name
+
+
+def test_libraries_in_other_processes_look_there_too():
+    said = subprocess.check_output([sys.executable, "-c", ASK], text=True).split()
+    assert len(said) == 3
+    for place in said:
+        assert place.startswith(os.environ[FOLDER]), place
