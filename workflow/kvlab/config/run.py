@@ -18,7 +18,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from kvlab.arms import ARMS
 from kvlab.config.part import Name, Part
 from kvlab.config.simulation import Simulation
-from kvlab.config.workloads import KINDS, AzureConv, Comparison, DrawnRequests
+from kvlab.config.workloads import KINDS, AzureConv, Comparison, DrawnRequests, Published
 from kvlab.errors import ConfigError
 
 
@@ -153,8 +153,11 @@ class Config(Part):
             return {"model": model, "dtype": self.measure.dtype}
         if stage == "workload":
             part = self.workloads[_known(workload)]
+            requests = part.requests.model_dump(mode="json")
+            if isinstance(part.requests, Published):
+                requests["path"] = part.requests.file()
             return {
-                "requests": part.requests.model_dump(mode="json"),
+                "requests": requests,
                 "max_model_len": part.max_model_len,
                 "seed": self.data_seed,
             }
@@ -192,6 +195,8 @@ class Config(Part):
         """Local files that a workload is made from."""
         requests = self.workloads[workload].requests
         named = getattr(requests, "path", None) or getattr(requests, "trace", None)
+        if isinstance(requests, Published):
+            named = requests.file()
         if isinstance(requests, AzureConv) and not named:
             named = "config/data/azure-conv-lengths.csv"
         return [named] if named and not named.startswith(("http://", "https://")) else []

@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from kvlab.arms import ARMS
 from kvlab.config.part import Part
+from kvlab.paths import lengths_file
 
 
 class DrawnRequests(Part):
@@ -65,6 +66,35 @@ class Paper(DrawnRequests):
     output_cv: float = Field(default=0.877, gt=0, description="Coefficient of variation of the gamma output lengths.")
 
 
+class Published(Part):
+    """Lengths that the paper's own artifact published (no text). No licence is stated, so the project has none."""
+
+    kind: Literal["sharegpt", "alpaca"] = Field(description="Which of the artifact's files.")
+    path: str | None = Field(
+        default=None,
+        description="The artifact's pickle, or its pairs as CSV: a path or URL; None: what KVLAB_SHAREGPT (or "
+        "KVLAB_ALPACA) names. A workload of sharegpt without either is downloaded by its digest.",
+    )
+    sha256: str | None = Field(
+        default=None, pattern="^[0-9a-f]{64}$", description="Digest of a file of your own in the same form."
+    )
+
+    def file(self) -> str | None:
+        """Where the file is, by the configuration or the environment; None where neither names one."""
+        return lengths_file(self.kind, self.path)
+
+
+class PublishedRequests(Published, DrawnRequests):
+    """Pairs of the artifact's, in the order in which its authors draw them, or resampled."""
+
+    order: Literal["authors", "resampled"] = Field(
+        default="authors",
+        description="authors: the file's first pairs that pass their filter, shuffled by the seed as they do. "
+        "resampled: drawn with replacement by the seed.",
+    )
+    seed: int | None = Field(default=None, ge=0, description="Seed of the order; None: data_seed.")
+
+
 class UserFile(DrawnRequests):
     """A file of your own: JSON Lines with {"text": …} or {"prompt_tokens": …}, and optional "output_tokens"."""
 
@@ -77,7 +107,8 @@ class Comparison(Part):
     """One workload, and the arms that are compared on it at one KV budget."""
 
     requests: Annotated[
-        Prompts | AzureConv | Paper | UserFile, Field(discriminator="kind", description="What is asked of the engines.")
+        Prompts | AzureConv | Paper | PublishedRequests | UserFile,
+        Field(discriminator="kind", description="What is asked of the engines."),
     ]
     arms: list[str] = Field(min_length=1, description="Arms to run; workflow/kvlab/arms.py lists them.")
     kv_slots: int = Field(default=4096, ge=1, le=100_000_000, description="KV budget of every arm, in slots (tokens).")
@@ -119,4 +150,11 @@ class Comparison(Part):
         return self
 
 
-KINDS: dict[str | None, type[Part]] = {"prompts": Prompts, "azure-conv": AzureConv, "paper": Paper, "file": UserFile}
+KINDS: dict[str | None, type[Part]] = {
+    "prompts": Prompts,
+    "azure-conv": AzureConv,
+    "paper": Paper,
+    "sharegpt": PublishedRequests,
+    "alpaca": PublishedRequests,
+    "file": UserFile,
+}

@@ -68,16 +68,21 @@ def read_table(path: Path = TABLE) -> LengthTable:
     return _table(rows[1:], str(path))
 
 
-def read_trace(where: str, sha256: str = TRACE_SHA256) -> LengthTable:
-    """The joint table of the original trace, from a path or an http(s) address; its digest is checked first."""
+def read_bytes(where: str) -> bytes:
+    """What is at a path or an http(s) address; LogError where nothing can be read."""
     try:
         if where.startswith(("http://", "https://")):
             with urllib.request.urlopen(where, timeout=60) as reply:
-                data = reply.read()
-        else:
-            data = Path(where).read_bytes()
+                data: bytes = reply.read()
+                return data
+        return Path(where).read_bytes()
     except OSError as error:
-        raise LogError(f"{where}: the trace can't be read ({error}); check the path or address") from None
+        raise LogError(f"{where}: can't be read ({error}); check the path or address") from None
+
+
+def read_trace(where: str, sha256: str = TRACE_SHA256) -> LengthTable:
+    """The joint table of the original trace, from a path or an http(s) address; its digest is checked first."""
+    data = read_bytes(where)
     found = hashlib.sha256(data).hexdigest()
     if found != sha256:
         raise LogError(f"{where}: sha256 {found}, but the 2023 conversation trace has {sha256}; fetch that file")
@@ -130,6 +135,23 @@ def resample(
     upto = np.cumsum(table.requests[keep])
     row = np.searchsorted(upto, np.random.default_rng(seed).random(requests) * upto[-1], side="right")
     return Lengths(prompt[keep][row], output[keep][row])
+
+
+def fitting(
+    pairs: Lengths,
+    *,
+    max_total: int | None = None,
+    max_prompt: int | None = None,
+    max_output: int | None = None,
+    scale: float = 1.0,
+) -> Lengths:
+    """The pairs that are left, in their order, after scaling and maxima as in `resample`."""
+    _check(len(pairs), scale)
+    prompt, output = _scaled(pairs.prompt, scale), _scaled(pairs.output, scale)
+    keep = _fits(prompt, output, max_total, max_prompt, max_output)
+    if not keep.any():
+        raise ConfigError(_nothing(max_total, max_prompt, max_output))
+    return Lengths(prompt[keep], output[keep])
 
 
 def paper(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from kvlab.errors import ConfigError, KvlabError
-from kvlab.prepare import lengths
+from kvlab.prepare import artifact, lengths
 from kvlab.records import Request, read_text, write_lines
 
 
@@ -105,6 +105,10 @@ def _lengths(wanted: dict[str, Any], longest: int, seed: int) -> lengths.Lengths
     if wanted["kind"] == "azure-conv":
         table = lengths.read_trace(wanted["trace"]) if wanted["trace"] else lengths.read_table()
         return lengths.resample(table, wanted["requests"], seed, **bounds)
+    if wanted["kind"] in artifact.FILES:
+        pairs = artifact.read(wanted["kind"], wanted["path"], wanted["sha256"])
+        seed = seed if wanted["seed"] is None else wanted["seed"]
+        return artifact.draw(pairs, wanted["order"], wanted["requests"], seed, **bounds)
     shape = {key: wanted[key] for key in ("prompt_mean", "prompt_cv", "output_mean", "output_cv")}
     return lengths.paper(wanted["requests"], seed, **shape, **bounds)
 
