@@ -107,7 +107,7 @@
     if (!fill(id, isFact)) return;
     if (!dialog.open) dialog.showModal();
     body.scrollTop = 0;
-    history.replaceState(null, "", `#${isFact ? "f" : "q"}=${encodeURIComponent(id)}`);
+    page.keep({ q: isFact ? null : id, f: isFact ? id : null });
   }
 
   document.addEventListener("click", (event) => {
@@ -118,13 +118,12 @@
   document.getElementById("trail-close").addEventListener("click", () => dialog.close());
   dialog.addEventListener("close", () => {
     shown = null;
-    history.replaceState(null, "", location.pathname + location.search);
+    page.keep({ q: null, f: null });
   });
   document.addEventListener("kvlab:language", () => { if (shown) fill(...shown); });
 
   function fromAddress() {
-    const found = /^#([qf])=(.+)$/.exec(location.hash);
-    if (found) open(decodeURIComponent(found[2]), found[1] === "f");
+    for (const kind of ["q", "f"]) if (page.asked.get(kind)) open(page.asked.get(kind), kind === "f");
   }
   addEventListener("hashchange", fromAddress);
   fromAddress();

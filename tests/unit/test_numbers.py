@@ -31,7 +31,7 @@ def quantity(value, unit, **more):
         (4e-6, "s", "<\u00a00.001\u00a0s", "<\u00a00.001\u00a0秒"),
         (0, "s", "0\u00a0s", "0\u00a0秒"),
         (448.01, "ms", "448\u00a0ms", "448\u00a0毫秒"),
-        (83.64, "tokens/s", "83.6\u00a0tokens/s", "83.6\u00a0词元/秒"),
+        (83.64, "tokens/s", "83.6\u00a0tokens/s", "83.6\u00a0token/秒"),
         (1, "requests", "1\u00a0request", "1\u00a0个请求"),
         (4, "requests", "4\u00a0requests", "4\u00a0个请求"),
         (3.9998, "requests", "4.00\u00a0requests", "4.00\u00a0个请求"),

@@ -45,7 +45,7 @@ def test_no_trace_of_this_machine(run, page):
 def test_it_asks_nobody_for_anything(page):
     assert re.findall(r"""(?:src|srcset|action|poster)=["'][^"']""", page) == []
     links = set(re.findall(r'<(\w+)[^>]*?\bhref="(?!#)([^"]*)"', page))
-    assert links == {("link", "data:,"), ("a", "https://arxiv.org/abs/2309.06180")}
+    assert links == {("link", "data:,"), ("a", "https://arxiv.org/abs/2309.06180"), ("a", "https://ui.perfetto.dev")}
     assert "@import" not in page
     assert re.findall(r"url\((?!#)", page) == []
 
@@ -62,8 +62,11 @@ def test_ids_are_unique_and_labels_exist(page):
 
 
 def test_every_number_is_a_quantity(run, page):
-    shown = numbers_shown(page)
-    assert {key for key, _ in shown} == {q.id for q in Metrics.read(run / "metrics.json").quantities}
+    shown = {key for key, _ in numbers_shown(page)}
+    known = json.loads(page.split('id="trail-data">')[1].split("</script>")[0])["quantities"]
+    assert shown == set(known)  # each has its trail, the ones that the page derives from the metrics too
+    assert shown >= {q.id for q in Metrics.read(run / "metrics.json").quantities}
+    assert all(entry["v"] and "s" in entry for entry in known.values())
 
 
 def test_the_language_and_the_title_are_the_configuration_s(run):
@@ -97,7 +100,7 @@ def test_a_run_without_pressure_makes_no_claim_about_paging(run, tmp_path):
     page = build(SECTION, alone)
     assert "This run makes no claim about paging by itself" in page
     assert "the paged pool was never filled" in page
-    assert "本次运行对分页本身不作任何结论" in page
+    assert "不会据此对分页下结论" in page
     assert "unclaimed" in page.split("</style>")[1]
 
 
@@ -113,7 +116,10 @@ def test_where_sequential_arms_were_cut_both_sides_of_a_ratio_are_of_the_same_re
     assert "were given only the first" in shown
     first_screen = shown.split('id="answer"')[1].split("</section>")[0]
     assert "12.5\u00a0tokens/s" in first_screen
-    assert 'data-q="seed.vllm-paged.throughput"' not in first_screen
+    table = first_screen.split('id="original-caption"')[1]
+    assert 'data-q="seed.vllm-paged.cut.throughput"' in table
+    assert 'data-q="seed.vllm-paged.throughput"' not in table
+    assert "With the queue full vLLM reaches" in first_screen  # and what it reaches with all requests stands beside it
 
 
 def test_a_simulation_stands_beside_the_paper_s_values(run, page, tmp_path):
@@ -137,11 +143,11 @@ def test_a_simulation_stands_beside_the_paper_s_values(run, page, tmp_path):
 @pytest.mark.parametrize(
     ("arms", "says", "leaves_out"),
     [
-        (["hf-sequential-static"], "In the traditional way, ", "vLLM holds"),
-        (["vllm-paged"], "Of the KV slots that vLLM holds", "traditional way it is"),
+        (["hf-sequential-static"], "With a cache preallocated to the maximum length, ", "vLLM holds"),
+        (["vllm-paged"], "Of the KV slots that vLLM holds", "preallocated to the maximum length it"),
         (["hf-continuous"], "nothing to play", "tokens/s"),
-        (["vllm-contiguous", "vllm-paged"], "vLLM twice", "The original comparison"),
-        (["hf-sequential-static", "vllm-paged"], "be told apart, since", "vLLM twice"),
+        (["vllm-contiguous", "vllm-paged"], "is charged the maximum length", "The original comparison"),
+        (["hf-sequential-static", "vllm-paged"], "be told apart, since", "by paging <strong>alone"),
     ],
 )
 def test_any_choice_of_arms_gives_a_page(tmp_path, arms, says, leaves_out):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 
 from kvlab.publish.figures.palette import INK, colour
 from kvlab.quantities import Metrics, Quantity
@@ -40,6 +41,11 @@ STYLE = {
 }
 
 
+def thinned(count: int, most: int) -> np.ndarray:
+    """Indices of at most `most` of `count` things, evenly spread, the last one among them."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))
+
+
 class Nothing(Exception):
     """The run has nothing that this figure could show; the text says what is missing."""
 
@@ -54,6 +60,7 @@ class Canvas:
     words: dict[str, Any]
     palette: str
     figure: Figure = field(default_factory=plt.figure)
+    note: str = ""  # what the caption adds about this drawing: that it was thinned
 
     @property
     def arms(self) -> list[str]:

@@ -1,7 +1,7 @@
 """The figures of a run: drawn from its metrics and raw logs as SVG, in each language, the same bytes for the same run.
 
 `Figures` is what the notebook holds: `figures.draw("kv-shares", "seed")` draws, files and shows one. Each kind is a
-function `(Canvas) -> None` in `pool.py` or `time.py`; a kind that a workload has no data for is left
+function `(Canvas) -> None` in one of the modules that `KINDS` names; a kind that a workload has no data for is left
 out with a reason.
 """
 
@@ -18,7 +18,7 @@ import matplotlib as mpl
 import yaml
 
 from kvlab.paths import REPORT
-from kvlab.publish.figures import pool, time
+from kvlab.publish.figures import pool, time, timeline, why
 from kvlab.publish.figures.canvas import LANGUAGES, STYLE, Canvas, Nothing
 from kvlab.publish.figures.palette import INK
 from kvlab.quantities import Metrics
@@ -27,7 +27,7 @@ from kvlab.records import write_json, write_text
 mpl.use("agg")
 import matplotlib.pyplot as plt
 
-KINDS = pool.KINDS | time.KINDS
+KINDS = pool.KINDS | timeline.KINDS | time.KINDS | why.KINDS
 
 
 class Figures:
@@ -50,10 +50,10 @@ class Figures:
     def draw(self, kind: str, workload: str) -> Any:
         """Draw one figure in every language, file it, and return it for display in the notebook's language."""
         name = f"{kind}.{workload}"
-        drawn = {}
+        drawn, notes = {}, {}
         for language in LANGUAGES:
             try:
-                drawn[language] = self._svg(kind, workload, language)
+                drawn[language], notes[language] = self._svg(kind, workload, language)
             except Nothing as why:
                 self.left_out.append({"id": name, "why": str(why)})
                 print(f"{name}: left out, {why}")
@@ -71,7 +71,7 @@ class Figures:
                 "workload": workload,
                 **files["en"],
                 "files": files,
-                "caption": {language: texts[language]["caption"] for language in LANGUAGES},
+                "caption": {x: " ".join(filter(None, (texts[x]["caption"], notes[x]))) for x in LANGUAGES},
                 "alt": {language: texts[language]["alt"].format(workload=workload) for language in LANGUAGES},
             }
         )
@@ -79,7 +79,7 @@ class Figures:
 
         return SVG(drawn[self.language])
 
-    def _svg(self, kind: str, workload: str, language: str) -> str:
+    def _svg(self, kind: str, workload: str, language: str) -> tuple[str, str]:
         with mpl.rc_context(STYLE), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # glyphs that the agg backend lacks are the reader's font's in an SVG
             canvas = Canvas(workload, self.metrics, self.root, self.words[language], self.palette)
@@ -90,7 +90,7 @@ class Figures:
             finally:
                 plt.close(canvas.figure)
         shorter = re.sub(r"(\d+\.\d\d)\d{2,}", r"\1", out.getvalue())  # hundredths of a point are fine enough
-        return shorter.replace(INK, "currentColor")
+        return shorter.replace(INK, "currentColor"), canvas.note
 
     def finish(self) -> int:
         """Write the manifest; returns how many figures it holds."""

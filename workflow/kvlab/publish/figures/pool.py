@@ -5,15 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from kvlab.accounting import SHARES
-from kvlab.publish.figures.canvas import Canvas, Nothing
+from kvlab.publish.figures.canvas import Canvas, Nothing, thinned
+from kvlab.publish.figures.palette import INK
 
 MIB = 1 << 20
-MOST_POINTS = 600  # of a series that are drawn: more than a panel is wide in pixels
-
-
-def _thinned(count: int) -> np.ndarray:
-    """Indices of at most MOST_POINTS of `count` points, evenly spread, the last one among them."""
-    return np.unique(np.linspace(0, count - 1, min(count, MOST_POINTS)).round().astype(int))
+HELD = ("tokens", "reserved", "internal")
+MOST_POINTS = 360  # of a series that are drawn: more than a panel is wide in pixels
 
 
 def kv_shares(canvas: Canvas) -> None:
@@ -44,36 +41,35 @@ def kv_shares(canvas: Canvas) -> None:
 
 
 def occupancy(canvas: Canvas) -> None:
-    """A panel an arm: slots held and token states stored, over the measured time, against the pool."""
+    """A panel an arm on one axis of time: its pool over the measured time, token states, reserved, never filled."""
     runs = {arm: run for arm, run in canvas.first_runs.items() if run.steps}
     if not runs:
         raise Nothing("no arm recorded its steps")
-    columns = 2 if len(runs) > 1 else 1
-    rows = -(-len(runs) // columns)
-    canvas.figure.set_size_inches(7.6, 0.5 + 1.75 * rows)
-    panels = canvas.figure.subplots(rows, columns, squeeze=False).flatten()
-    for axes, (arm, run) in zip(panels, runs.items(), strict=False):
+    canvas.figure.set_size_inches(7.6, 0.8 + 1.25 * len(runs))
+    panels = canvas.figure.subplots(len(runs), 1, sharex=True, sharey=True, squeeze=False).flatten()
+    for axes, (arm, run) in zip(panels, runs.items(), strict=True):
         account = run.accounting
-        kept = _thinned(len(account))
-        t = (account.t_s - run.window[0])[kept]
-        tokens, allocated = account.tokens[kept], account.allocated[kept]
-        axes.fill_between(
-            t, 0, allocated, step="post", color=canvas.colour("internal"), linewidth=0, label=canvas.word("held")
-        )
-        axes.fill_between(
-            t, 0, tokens, step="post", color=canvas.colour("tokens"), linewidth=0, label=canvas.word("tokens")
-        )
-        axes.axhline(account.pool, color="#777777", linewidth=1, linestyle=(0, (4, 2)), label=canvas.word("pool"))
-        axes.set_title(arm, fontsize=10, loc="left")
-        axes.set_ylim(0, account.pool * 1.08)
-        axes.set_xlim(left=0)
+        kept = thinned(len(account), MOST_POINTS)
+        t = (account.t_s - min((one.arrival_s for one in run.served), default=run.window[0]))[kept]
+        below = np.zeros(len(kept))
+        for share in HELD:
+            top = below + 100 * account.share(share)[kept]
+            axes.fill_between(
+                t, below, top, step="post", color=canvas.colour(share), linewidth=0, label=canvas.word(share)
+            )
+            below = top
+        queued = np.flatnonzero(account.waiting > 0)
+        if len(queued):
+            empty = t[np.searchsorted(kept, queued[-1])]
+            axes.axvline(empty, color=INK, linewidth=1, linestyle=(0, (2, 2)), label=canvas.word("queue_ends"))
+        axes.set_title(canvas.word("of_slots", arm=arm, n=f"{account.pool:,}"), fontsize=10, loc="left")
+        axes.set_ylim(0, 100)
         axes.grid(axis="y")
-    for axes in panels[len(runs) :]:
-        axes.set_visible(False)
-    canvas.figure.supxlabel(canvas.word("seconds"), fontsize=10)
-    canvas.figure.supylabel(canvas.word("slots"), fontsize=10)
-    handles, labels = panels[0].get_legend_handles_labels()
-    canvas.figure.legend(handles, labels, loc="outside upper center", ncols=3, fontsize=9)
+    panels[-1].set_xlim(0, max(run.span_s for run in runs.values()))
+    panels[-1].set_xlabel(canvas.word("seconds"))
+    canvas.figure.supylabel(canvas.word("share_now"), fontsize=10)
+    known = {label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    canvas.figure.legend(known.values(), known.keys(), loc="outside upper center", ncols=len(known), fontsize=9)
 
 
 def memory_over_time(canvas: Canvas) -> None:
@@ -84,7 +80,7 @@ def memory_over_time(canvas: Canvas) -> None:
     canvas.figure.set_size_inches(7.6, 3.2)
     axes = canvas.figure.add_subplot()
     for arm, run in runs.items():
-        samples = [run.samples[i] for i in _thinned(len(run.samples))]
+        samples = [run.samples[i] for i in thinned(len(run.samples), MOST_POINTS)]
         t = np.array([s.t_s for s in samples])
         used = np.array([s.used_bytes for s in samples]) / MIB
         axes.plot(t, used, color=canvas.colour(arm), linewidth=1.4, label=arm)

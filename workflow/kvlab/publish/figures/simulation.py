@@ -22,7 +22,7 @@ from kvlab.accounting import SHARES
 from kvlab.paths import REPORT
 from kvlab.publish.figures import small_pool
 from kvlab.publish.figures.canvas import LANGUAGES, STYLE
-from kvlab.publish.figures.palette import INK, colour
+from kvlab.publish.figures.palette import ARM_COLOURS, INK, MEASURED_BY, colour
 from kvlab.quantities import Metrics
 from kvlab.records import whole_folder, write_json, write_text
 from kvlab.simulate.studies import paper_values
@@ -32,7 +32,7 @@ import matplotlib.pyplot as plt  # isort: skip  (figures.py has chosen the backe
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-LINES = {"orca-max": "#D55E00", "orca-pow2": "#E69F00", "orca-oracle": "#CC79A7", "paged": "#009E73"}
+LINES = {policy: ARM_COLOURS[arm] for policy, arm in MEASURED_BY.items()}
 MARKS = {"orca-max": "s", "orca-pow2": "^", "orca-oracle": "D", "paged": "o"}
 
 

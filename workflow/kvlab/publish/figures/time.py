@@ -1,4 +1,4 @@
-"""Figures of time: each request's way through an engine, throughput, the ladder, latency."""
+"""Figures of time: throughput, the ladder, latency."""
 
 from __future__ import annotations
 
@@ -8,66 +8,6 @@ from kvlab.analyse.ladder import ADDS, BASELINE, RUNGS
 from kvlab.publish.figures.canvas import Canvas, Nothing
 from kvlab.publish.figures.palette import INK
 from kvlab.quantities import Quantity
-
-MOST_LINES = 48  # requests shown in a timeline
-
-
-def timeline(canvas: Canvas) -> None:
-    """A panel an arm, a line a request: waiting, prefill until the first token, decode."""
-    runs = {arm: run for arm, run in canvas.first_runs.items() if run.served}
-    if not runs:
-        raise Nothing("no arm recorded its requests")
-    most = min(MOST_LINES, max(len(run.served) for run in runs.values()))
-    height = max(0.9, 0.11 * most)
-    canvas.figure.set_size_inches(7.6, 0.7 + (height + 0.35) * len(runs))
-    panels = canvas.figure.subplots(len(runs), 1, sharex=True, squeeze=False).flatten()
-    for axes, (arm, run) in zip(panels, runs.items(), strict=True):
-        zero = run.window[0]
-        first = _first_seen(run)
-        for row, one in enumerate(run.served[:most]):
-            if one.finish_s is None or not one.token_s:
-                continue
-            began = max(first.get(one.id, one.arrival_s), one.arrival_s)
-            spans = (
-                ("waiting", one.arrival_s, began),
-                ("prefill", began, one.token_s[0]),
-                ("decode", one.token_s[0], one.finish_s),
-            )
-            for name, start, end in spans:
-                axes.barh(
-                    row, end - start, left=start - zero, height=0.72, linewidth=0, color=_PART_COLOURS[name](canvas)
-                )
-        axes.set_title(arm, fontsize=10, loc="left")
-        axes.invert_yaxis()
-        axes.set_yticks([])
-        axes.spines["left"].set_visible(False)
-        axes.grid(axis="x")
-    panels[-1].set_xlabel(canvas.word("seconds"))
-    panels[-1].set_xlim(left=0)
-    handles = [_patch(_PART_COLOURS[name](canvas), canvas.word(name)) for name in _PART_COLOURS]
-    canvas.figure.legend(handles=handles, loc="outside upper center", ncols=3, fontsize=9)
-
-
-def _first_seen(run) -> dict[int, float]:  # type: ignore[no-untyped-def]
-    """When each request first held KV cache."""
-    seen: dict[int, float] = {}
-    for step in run.steps:
-        for one in step.held:
-            seen.setdefault(one[0], step.t_s)
-    return seen
-
-
-def _patch(face: str, label: str):  # type: ignore[no-untyped-def]
-    from matplotlib.patches import Patch
-
-    return Patch(facecolor=face, label=label, linewidth=0)
-
-
-_PART_COLOURS = {
-    "waiting": lambda canvas: "#bbbbbb",
-    "prefill": lambda canvas: canvas.colour("internal"),
-    "decode": lambda canvas: canvas.colour("tokens"),
-}
 
 
 def throughput(canvas: Canvas) -> None:
@@ -180,4 +120,4 @@ def latency(canvas: Canvas) -> None:
     canvas.figure.legend(loc="outside upper center", ncols=3, fontsize=9)
 
 
-KINDS = {"timeline": timeline, "throughput": throughput, "ladder": ladder, "latency": latency}
+KINDS = {"throughput": throughput, "ladder": ladder, "latency": latency}

@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from kvlab.publish.page.answers import Answered, answered
+from kvlab.publish.page.asked import AskedLengths, lengths
+from kvlab.publish.page.gpu import Layer, gpu_layers
 from kvlab.publish.page.inline import inline_svg
-from kvlab.publish.page.pool_view import grid, pool_view
-from kvlab.publish.page.story import Story, counted, pair
+from kvlab.publish.page.pool_view import aspects, pool_view
+from kvlab.publish.page.story import Story, counted, pair, product
+from kvlab.publish.words.bilingual import Both, text
 from kvlab.publish.words.facts import Fact, Facts
 from kvlab.publish.words.strings import LANGUAGES
 from kvlab.quantities import Metrics, Quantity
@@ -52,6 +55,37 @@ class Content:
         """An arm of `workload` that `engine` ran."""
         mine = (arm for w, arm in self.first_runs if w == workload)
         return next((arm for arm in mine if arm.startswith(engine)), None)
+
+    # --- what was asked -----------------------------------------------------------------------------------------
+
+    @property
+    def random(self) -> bool:
+        """Whether the model's weights are random."""
+        source = self.facts.get("config.json", "model.source")
+        return source is not None and str(source.value).startswith("random:")
+
+    def host_bound(self, workload: str) -> bool:
+        """Whether a run of the workload says that its host, not its GPU, set its speed."""
+        return any(e["workload"] == workload and e.get("host_bound") for e in self.metrics.runs)
+
+    def kind(self, workload: str) -> str:
+        """What kind of requests the configuration asks for."""
+        found = self.facts.document("config.json") or {}
+        return str(found.get("workloads", {}).get(workload, {}).get("requests", {}).get("kind", "other"))
+
+    def arrivals(self, workload: str) -> Both:
+        """How the requests arrive, in words."""
+        found = (self.facts.document("config.json") or {}).get("workloads", {}).get(workload, {}).get("arrivals") or {}
+        kind = found.get("kind", "closed")
+        rate = self.facts.get("config.json", f"workloads.{workload}.arrivals.rate", "requests/s")
+        return text(f"workload.{kind}", rate=rate) if rate is not None else text("workload.closed")
+
+    def lengths(self, workload: str) -> list[AskedLengths]:
+        """AskedLengths of its prompts and outputs."""
+        found = lengths(workload, [run for (name, _), run in self.first_runs.items() if name == workload])
+        for one in found:
+            self.more |= {one.mean.id: one.mean, one.most.id: one.most}
+        return found
 
     # --- figures ------------------------------------------------------------------------------------------------
 
@@ -94,6 +128,26 @@ class Content:
             shown.append(claim | {"quantity": quantity})
         return shown
 
+    # --- why ----------------------------------------------------------------------------------------------------
+
+    def products(self, workload: str) -> list[tuple[str, Quantity]]:
+        """Requests together ÷ time per token of the workload's batch arms that share an engine."""
+        made = []
+        for arm in counted(self.metrics, workload):
+            if arm.startswith("vllm-") and arm != "vllm-sequential" and (one := product(self.metrics, workload, arm)):
+                self.more[one.id] = one
+                made.append((arm, one))
+        return made
+
+    # --- the whole GPU ------------------------------------------------------------------------------------------
+
+    def gpu(self, workload: str) -> list[tuple[str, list[Layer]]]:
+        """Each arm whose device memory is known layer by layer, from the weights to what is free."""
+        known = [(arm, gpu_layers(self.metrics, workload, arm)) for arm in counted(self.metrics, workload)]
+        for _, layers in known:
+            self.more |= {one.quantity.id: one.quantity for one in layers if ".gpu." in one.quantity.id}
+        return [(arm, layers) for arm, layers in known if layers]
+
     # --- the pool view ------------------------------------------------------------------------------------------
 
     @cached_property
@@ -112,10 +166,10 @@ class Content:
         decided = (q := self.metrics.quantities.get(f"{workload}.paging.gain")) is not None and q.value is not None
         return pair(self.pool_arms(workload), decided)
 
-    def pool_grid(self, workload: str) -> tuple[int, int]:
-        """Columns and rows of the view's grid as it opens, so that its place is kept before the script runs."""
+    def pool_grid(self, workload: str) -> tuple[str, str]:
+        """Aspect ratios of the view's grids as it opens, wide and on a phone: its place is kept before the script."""
         two = [self.first_runs[workload, arm].run for arm in self.pool_pair(workload) or ()]
-        return grid([run.pool_slots for run in two], [run.reserve_slots or run.block_size for run in two])
+        return aspects([run.pool_slots for run in two], [run.reserve_slots or run.block_size for run in two])
 
     def pools(self) -> dict[str, Any]:
         """The data of the pool view: workload → arms → parts → frames."""
@@ -133,6 +187,12 @@ class Content:
         """Prompts that are texts, with their answers; empty where the workload has only lengths."""
         runs = {arm: self.first_runs[workload, arm] for arm in counted(self.metrics, workload)}
         return answered(self.root / "workloads" / f"{workload}.jsonl", runs)
+
+    @property
+    def traced(self) -> list[tuple[str, str]]:
+        """The (workload, arm) whose trace the page names: the one that shows paging."""
+        found = [(w, arm) for w in self.pool_workloads[:1] for arm in self.pool_arms(w)[-1:]]
+        return [(w, "vllm-paged" if (w, "vllm-paged") in self.first_runs else arm) for w, arm in found]
 
     # --- the proof ----------------------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from kvlab.raw import RawRun
 from kvlab.records import Step
 
 MOST_FRAMES = 280
+SMALL = 64  # columns from which on a cell is small
 USUAL_CELL, LARGEST_CELL = 16, 128  # slots; a contiguous piece is drawn as many cells
 MOST_HELD = 60_000  # entries of all frames together; a run with very many requests gets fewer frames
 
@@ -92,11 +93,23 @@ def _runs(values: Sequence[int]) -> list[int]:
     return [number for value, group in groupby(values) for number in (value, len(list(group)))]
 
 
-def grid(pools: Sequence[int], units: Sequence[int]) -> tuple[int, int]:
-    """Columns and rows of cells in which pools of so many slots are drawn; report/script/pool.js has the same rule."""
+def grid(pools: Sequence[int], units: Sequence[int], parts: int = 1) -> tuple[int, int]:
+    """Columns and rows of cells in which pools of so many slots are drawn, about square; 1/`parts` of the columns.
+
+    report/script/pool.js has the same rule.
+    """
     cells = max((pool / cell_slots(units) for pool in pools), default=1)
-    columns = 1 << math.ceil(math.log2(math.sqrt(max(cells, 1))))
+    columns = (1 << math.ceil(math.log2(math.sqrt(max(cells, 1))))) // parts
     return columns, math.ceil(cells / columns)
+
+
+def aspects(pools: Sequence[int], units: Sequence[int]) -> tuple[str, str]:
+    """CSS aspect ratios of the grid, wide and on a phone: small cells are twice as high as wide, on a phone square."""
+    columns, rows = grid(pools, units)
+    if columns < SMALL:
+        return (f"{columns}/{rows}",) * 2
+    narrow = grid(pools, units, 2)
+    return f"{columns}/{2 * rows}", f"{narrow[0]}/{narrow[1]}"
 
 
 def cell_slots(units: Sequence[int]) -> int:

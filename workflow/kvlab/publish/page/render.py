@@ -16,7 +16,7 @@ from kvlab.publish.figures.palette import PALETTES
 from kvlab.publish.page import charts
 from kvlab.publish.page.answers import visible
 from kvlab.publish.page.content import Content
-from kvlab.publish.page.story import Story, counted, ladder
+from kvlab.publish.page.story import Story, counted, ladder, queued
 from kvlab.publish.page.trail import embed, trails
 from kvlab.publish.words import bilingual
 from kvlab.publish.words.facts import Facts
@@ -24,7 +24,7 @@ from kvlab.publish.words.strings import LANGUAGES, TAGS, has, words
 from kvlab.quantities import Metrics
 from kvlab.records import write_text
 
-SCRIPTS = ("page.js", "trail.js", "pool.js")
+SCRIPTS = ("page.js", "trail.js", "take.js", "pool-data.js", "pool-side.js", "pool.js")
 
 
 def build(section: dict[str, Any], root: Path) -> str:
@@ -48,6 +48,7 @@ def build(section: dict[str, Any], root: Path) -> str:
         ladder=lambda workload: charts.ladder_rows(ladder(metrics, workload), metrics.quantities, workload),
         bars=lambda workload, name: charts.bar_rows(metrics, workload, name),
         counted=lambda workload: counted(metrics, workload),
+        queued=lambda workload, arm: queued(metrics, workload, arm),
         get=metrics.quantities.get,
         level=facts.get("config.json", "analysis.confidence", "level"),
         fact_of=facts.get,
@@ -63,7 +64,7 @@ def build(section: dict[str, Any], root: Path) -> str:
         words_data=Markup(
             embed(
                 {
-                    x: {name: words(x)[name] for name in ("script", "trail", "shares", "names")}
+                    x: {name: words(x)[name] for name in ("script", "trail", "shares", "names", "take")}
                     | {"arms": {arm: about["name"] for arm, about in words(x)["arms"].items()}}
                     for x in LANGUAGES
                 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kvlab.accounting import SHARES
 from kvlab.analyse.ladder import ADDS, BASELINE, CONTIGUOUS, PAGED, RUNGS
 from kvlab.quantities import Metrics, Quantity
 
@@ -26,6 +27,7 @@ class Story:
     whole: str
     paging: str
     verdict: str  # of paging's gain: undecided, one-run, more, less, same
+    rest: tuple[str, Quantity] | None = None  # the largest of the other factors of the whole, by name
 
     @classmethod
     def of(cls, metrics: Metrics) -> Story:
@@ -39,7 +41,18 @@ class Story:
 
         whole = first("speedup", "efficiency.ratio") or first(f"{PAGED}.efficiency") or names[0]
         paging = first("paging.gain") or next((w for w in names if f"{w}.paging.gain" in found), whole)
-        return cls(whole, paging, verdict(found.get(f"{paging}.paging.gain")))
+        others = [(name, q) for name in ("batching", "engine") if (q := _factor(metrics, paging, name)) is not None]
+        rest = max(others, key=lambda one: one[1].value or 0.0) if len(others) > 1 else None
+        return cls(whole, paging, verdict(found.get(f"{paging}.paging.gain")), rest)
+
+
+def _factor(metrics: Metrics, workload: str, name: str) -> Quantity | None:
+    """A factor of the ladder with the queue full where the run has that, else of the requests that all arms served."""
+    for kind in ("queued.factor", "factor"):
+        found = metrics.quantities.get(f"{workload}.{kind}.{name}")
+        if found is not None and found.value is not None:
+            return found
+    return None
 
 
 def verdict(ratio: Quantity | None) -> str:
@@ -73,6 +86,27 @@ def counted(metrics: Metrics, workload: str) -> list[str]:
     """The workload's arms that have a run that counts, in the order of the configuration."""
     planned = metrics.facts["workloads"][workload]["arms"]
     return [arm for arm in planned if f"{workload}.{arm}.throughput" in metrics.quantities]
+
+
+def queued(metrics: Metrics, workload: str, arm: str) -> dict[str, Quantity | None]:
+    """Shares and running requests of an arm while requests queue; over the whole run where the run has only that."""
+    at = f"{workload}.{arm}."
+    full = metrics.quantities.get(f"{at}queued.running.mean")
+    kind = "queued." if full is not None and full.value is not None else ""
+    shares = {share: metrics.quantities.get(f"{at}{kind}share.{share}") for share in SHARES}
+    return shares | {"running": metrics.quantities.get(f"{at}{kind}running.mean"), "kind": full if kind else None}
+
+
+def product(metrics: Metrics, workload: str, arm: str) -> Quantity | None:
+    """Requests together ÷ time per token: what the throughput would be if nothing but decoding took time."""
+    at = f"{workload}.{arm}."
+    running, tpot = (metrics.quantities.get(at + name) for name in ("running.mean", "tpot.median"))
+    if running is None or tpot is None or running.value is None or not tpot.value:
+        return None
+    sources = list({(s.file, s.rows): s for s in (*running.sources, *tpot.sources)}.values())
+    value = running.value / (tpot.value / 1000)
+    formula = "mean of requests together / median time per output token"
+    return Quantity(f"{at}identity", value, "tokens/s", formula, min(running.n, tpot.n), sources)
 
 
 def pair(arms: list[str], decided: bool) -> tuple[str, str] | None:

@@ -33,17 +33,18 @@ class _Table:
 
 
 def trails(quantities: Iterable[Quantity], facts: Iterable[Fact]) -> dict[str, Any]:
-    """`{quantities, facts, files, sources, formulas}`: every quantity and every fact that was shown, by id.
+    """`{quantities, facts, files, sources, formulas, units}`: every quantity and every fact that was shown, by id.
 
     A file is [path, sha256]; a list of sources holds [index of the file, rows]. Most quantities share both, so they
     are stored once.
     """
-    files, sources, formulas = _Table(), _Table(), _Table()
+    files, sources, formulas, units = _Table(), _Table(), _Table(), _Table()
 
     def one(quantity: Quantity) -> dict[str, Any]:
         entry: dict[str, Any] = {
             "v": _each({x: numbers.text_of(quantity, x) for x in LANGUAGES}),
             "n": quantity.n,
+            "u": units.at(quantity.unit),
             "f": formulas.at(_each({x: said(x, quantity.formula) or quantity.formula for x in LANGUAGES})),
             "s": sources.at([[files.at([s.file, s.sha256]), s.rows] for s in quantity.sources]),
         }
@@ -76,6 +77,7 @@ def trails(quantities: Iterable[Quantity], facts: Iterable[Fact]) -> dict[str, A
         "files": files.rows,
         "sources": sources.rows,
         "formulas": formulas.rows,
+        "units": units.rows,
     }
 
 

@@ -14,6 +14,7 @@ from kvlab.quantities import Quantity
 LOCALES = {"en": Locale.parse("en_US"), "zh": Locale.parse("zh_Hans_CN")}
 _BINARY = ((1 << 40, "tebibytes"), (1 << 30, "gibibytes"), (1 << 20, "mebibytes"), (1 << 10, "kibibytes"))
 _WHOLE = {"requests", "tokens", "slots", "blocks", "count"}
+_SECOND = 1000  # milliseconds, from which on seconds are shown
 _SMALLEST = 0.001  # below this, seconds and milliseconds are only said to be less
 
 
@@ -45,6 +46,8 @@ def value_text(value: float, unit: str, language: str) -> str:
             if abs(value) >= size:
                 return _with_unit(value / size, decimal(value / size, language), name, language)
         return _with_unit(value, decimal(value, language, 0), "bytes", language)
+    if unit == "ms" and abs(value) >= _SECOND:
+        return value_text(value / _SECOND, "s", language)
     if unit in ("s", "ms") and 0 < value < _SMALLEST:
         text = _with_unit(value, decimal(_SMALLEST, language, 3), unit, language)
         return str(look_up(language, "interval.less")).format(n=text)

@@ -27,6 +27,9 @@ _MARKS = (
     (re.compile(r"\[([^\]]+)\]\(((?:https://|#)[^)\s]+)\)"), r'<a href="\2">\1</a>'),
 )
 _HOLE = re.compile(r"\{(\w+)\}")
+_BEFORE_STOP = re.compile(
+    r"(\})(?=[，。；：、）])"
+)  # a Chinese stop never begins a line, whatever fills the hole before it
 
 
 @lru_cache(maxsize=len(LANGUAGES))
@@ -60,7 +63,7 @@ def has(key: str) -> bool:
 
 def rich(text: str, values: Mapping[str, Any] | None = None) -> Markup:
     """`text` with its marks as HTML. Everything else in it, and every value that is not Markup, is escaped."""
-    out = str(escape(text))
+    out = _BEFORE_STOP.sub("\\1\u2060", str(escape(text)))
     for mark, replacement in _MARKS:
         out = mark.sub(replacement, out)
 

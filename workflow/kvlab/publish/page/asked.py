@@ -1,0 +1,46 @@
+"""What a workload asked: how long its prompts and outputs are, and how its requests arrive."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from kvlab.quantities import Quantity
+from kvlab.raw import RawRun
+
+BINS = 24
+
+
+@dataclass(frozen=True)
+class AskedLengths:
+    """One of prompt and output. `bars`: heights of equal bins from 0 to `most`, the highest 100."""
+
+    name: str
+    mean: Quantity
+    most: Quantity
+    bars: list[float]
+
+
+def lengths(workload: str, runs: Sequence[RawRun]) -> list[AskedLengths]:
+    """Prompt and output lengths of the workload's requests, from the run that served the most of them."""
+    if not runs:
+        return []
+    run = max(runs, key=lambda one: len(one.served))
+    source = [run.source("requests.jsonl")]
+    made = []
+    for name, values in (
+        ("prompt", [one.prompt_tokens for one in run.served]),
+        ("output", [one.output_tokens for one in run.served]),
+    ):
+        if not values:
+            return []
+        at = f"{workload}.workload.{name}."
+        mean = Quantity(
+            f"{at}mean", float(np.mean(values)), "tokens", f"mean of {name} tokens over requests", 1, source
+        )
+        most = Quantity(f"{at}max", float(max(values)), "tokens", f"largest {name} tokens of a request", 1, source)
+        counts, _ = np.histogram(values, bins=BINS, range=(0, max(max(values), 1)))
+        made.append(AskedLengths(name, mean, most, [round(100 * c / counts.max(), 1) for c in counts.tolist()]))
+    return made
