@@ -9,7 +9,7 @@ ARGS ?=
 export ENGINES
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help setup run simulate replay check test lint lock image clean
+.PHONY: help setup run simulate replay repack check test lint lock image clean
 
 help: ## This list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -30,6 +30,10 @@ simulate: ## The paper's memory figures, simulated: half a minute, no engine, no
 replay: ## Recompute the committed runs from their raw logs and compare, byte for byte: no engine, no GPU
 	@python -c 'import babel, matplotlib, papermill, pydantic, scipy, kvlab' 2>/dev/null || ENGINES=none workflow/setup
 	@for run in results/reference/*/; do python -m kvlab replay "$$run" || exit 1; done
+
+repack: ## Compute the committed runs' numbers anew from their own raw logs: after quantities or their ids have changed
+	@python -c 'import kvlab, pydantic, scipy' 2>/dev/null || ENGINES=none workflow/setup
+	@for run in results/reference/*/; do python -m kvlab repack "$$run" || exit 1; done
 
 check: ## Style, types and unit tests: about a minute, no engine is started
 	@{ command -v ruff && command -v mypy && command -v pytest; } >/dev/null || ENGINES=none workflow/setup --dev

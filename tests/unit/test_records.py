@@ -1,6 +1,7 @@
 """Raw logs: whole or not at all, the same packed or not, and clear about what is wrong with them."""
 
 import gzip
+import lzma
 
 import pytest
 
@@ -15,23 +16,25 @@ def test_lines_come_back(tmp_path):
     assert read_lines(tmp_path / "steps.jsonl", Step) == STEPS
 
 
-def test_packed_and_plain_are_one_log(tmp_path):
+@pytest.mark.parametrize(("end", "packing"), [("gz", gzip.compress), ("xz", lzma.compress)])
+def test_packed_and_plain_are_one_log(tmp_path, end, packing):
     file = tmp_path / "steps.jsonl"
     write_lines(file, STEPS)
     plain = digest(file)
-    (tmp_path / "steps.jsonl.gz").write_bytes(gzip.compress(file.read_bytes()))
+    (tmp_path / f"steps.jsonl.{end}").write_bytes(packing(file.read_bytes()))
     file.unlink()
     assert digest(file) == plain
     assert read_lines(file, Step) == STEPS
 
 
-def test_a_changed_byte_in_a_packed_log_is_seen(tmp_path):
+@pytest.mark.parametrize(("end", "packing"), [("gz", gzip.compress), ("xz", lzma.compress)])
+def test_a_changed_byte_in_a_packed_log_is_seen(tmp_path, end, packing):
     write_lines(tmp_path / "steps.jsonl", STEPS)
-    packed = bytearray(gzip.compress((tmp_path / "steps.jsonl").read_bytes()))
+    packed = bytearray(packing((tmp_path / "steps.jsonl").read_bytes()))
     (tmp_path / "steps.jsonl").unlink()
     packed[len(packed) // 2] ^= 1
-    (tmp_path / "steps.jsonl.gz").write_bytes(packed)
-    with pytest.raises(LogError, match=r"steps\.jsonl\.gz: cannot be read"):
+    (tmp_path / f"steps.jsonl.{end}").write_bytes(packed)
+    with pytest.raises(LogError, match=rf"steps\.jsonl\.{end}: cannot be read"):
         read_lines(tmp_path / "steps.jsonl", Step)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
 import json
+import lzma
 import shutil
 
 import pytest
@@ -39,14 +39,14 @@ def test_packing_twice_gives_the_same_bytes(project, packed, tmp_path):
 
 
 def test_a_flipped_byte_is_named_with_the_numbers_that_rest_on_it(project, packed, tmp_path):
-    file = packed / "raw/words/vllm-paged/0/requests.jsonl.gz"
-    text = gzip.decompress(file.read_bytes()).decode()
+    file = packed / "raw/words/vllm-paged/0/requests.jsonl.xz"
+    text = lzma.decompress(file.read_bytes()).decode()
     place = text.index('"finish_s":') + len('"finish_s":')
     changed = text[:place] + ("9" if text[place] != "9" else "8") + text[place + 1 :]
-    file.write_bytes(gzip.compress(changed.encode(), mtime=0))
+    file.write_bytes(lzma.compress(changed.encode()))
     code, said = replay(project, packed, tmp_path / "again")
     assert code != 0
-    assert "raw/words/vllm-paged/0/requests.jsonl.gz: changed" in said
+    assert "raw/words/vllm-paged/0/requests.jsonl.xz: changed" in said
     assert "words.vllm-paged.throughput" in said
 
 
@@ -55,11 +55,11 @@ def test_swapped_arms_and_a_deleted_log_are_named(project, packed, tmp_path):
     a.rename(packed / "x")
     b.rename(a)
     (packed / "x").rename(b)
-    (packed / "raw/words/vllm-paged/0/steps.jsonl.gz").unlink()
+    (packed / "raw/words/vllm-paged/0/steps.jsonl.xz").unlink()
     code, said = replay(project, packed, tmp_path / "again")
     assert code != 0
     assert "raw/queue/vllm-paged/0/run.json: changed" in said
-    assert "raw/words/vllm-paged/0/steps.jsonl.gz: missing" in said
+    assert "raw/words/vllm-paged/0/steps.jsonl.xz: missing" in said
 
 
 def test_a_manifest_that_was_mended_does_not_help(project, packed, tmp_path):

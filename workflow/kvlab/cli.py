@@ -122,6 +122,11 @@ def _parser() -> argparse.ArgumentParser:
         ("folder", {"type": Path, "help": "where to"}),
     )
     command(
+        commands.repack,
+        "repack results/reference/smoke-cpu",
+        ("reference", {"type": Path, "help": "a packed run's folder"}),
+    )
+    command(
         commands.replay,
         "replay results/reference/smoke-cpu",
         reference,

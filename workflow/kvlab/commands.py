@@ -216,6 +216,15 @@ def pack(args: argparse.Namespace) -> int:
     return 0
 
 
+def repack(args: argparse.Namespace) -> int:
+    """Pack a reference anew from its own raw logs, after the quantities or their ids have changed."""
+    from kvlab.publish.check import packed as stage
+
+    size = stage.repack(args.reference)
+    say(f"repack: {args.reference}, {size / 1e6:.2f} MB")
+    return 0
+
+
 def replay(args: argparse.Namespace) -> int:
     """Recompute everything after the measurements from a packed run's raw logs, and compare; needs no engine."""
     from kvlab.publish.check import packed as stage

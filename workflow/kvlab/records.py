@@ -10,7 +10,7 @@ A run may measure more than one part of its workload, one after the other in one
 "cut" alone where there is a cut, a batch arm serves both, so that a ratio has the same requests on both sides.
 (part, id) names a request within a raw folder.
 
-Digests are those of the uncompressed text: `x.jsonl` and `x.jsonl.gz` are the same log.
+Digests are those of the uncompressed text: `x.jsonl`, `x.jsonl.xz` and `x.jsonl.gz` are the same log.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import lzma
 import os
 import shutil
 import tempfile
@@ -156,29 +157,35 @@ class Run:
 Line = TypeVar("Line")
 
 
+PACKINGS = {".xz": lzma.decompress, ".gz": gzip.decompress}
+
+
+def there(path: Path) -> bool:
+    """Whether a log is there, as it is or packed."""
+    return any(path.with_name(path.name + end).exists() for end in ("", *PACKINGS))
+
+
 def _actual(path: Path) -> Path:
-    packed = path.with_name(path.name + ".gz")
-    if path.exists():
-        return path
-    if packed.exists():
-        return packed
+    for end in ("", *PACKINGS):
+        if (found := path.with_name(path.name + end)).exists():
+            return found
     raise LogError(f"{path}: no such file; the stage that writes it has not run here, or it was deleted")
 
 
 def read_text(path: Path) -> str:
-    """The uncompressed text of a log, whether it lies there as it is or gzipped."""
+    """The uncompressed text of a log, whether it lies there as it is or packed."""
     actual = _actual(Path(path))
     try:
         data = actual.read_bytes()
-        return (gzip.decompress(data) if actual.suffix == ".gz" else data).decode("utf-8")
-    except (OSError, EOFError, ValueError, zlib.error) as error:
+        return PACKINGS.get(actual.suffix, bytes)(data).decode("utf-8")
+    except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
         raise LogError(f"{actual}: cannot be read ({error}); it was changed or cut short") from error
 
 
 def digest(path: Path) -> str:
     """sha256 of a log's uncompressed text, in hexadecimal."""
     actual = _actual(Path(path))
-    if actual.suffix == ".gz":
+    if actual.suffix in PACKINGS:
         return hashlib.sha256(read_text(path).encode("utf-8")).hexdigest()
     with actual.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

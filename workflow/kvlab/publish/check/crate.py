@@ -15,7 +15,7 @@ from typing import Any
 
 from kvlab.errors import KvlabError
 from kvlab.quantities import Metrics
-from kvlab.records import read_run, read_text, write_text
+from kvlab.records import PACKINGS, read_run, read_text, write_text
 
 PROFILES = (
     "https://w3id.org/ro/wfrun/process/0.5",
@@ -121,8 +121,7 @@ def _software(crate: Any, name: str, version: str) -> Any:
 
 def _file(crate: Any, root: Path, name: str) -> Any:
     path = root / name
-    if not path.exists():
-        path = path.with_name(path.name + ".gz")
+    path = next((named for end in ("", *PACKINGS) if (named := path.with_name(path.name + end)).exists()), path)
     if not path.exists():
         raise KvlabError(f"{root / name}: no such file; the crate describes a run that is complete")
     data = path.read_bytes()
@@ -130,6 +129,7 @@ def _file(crate: Any, root: Path, name: str) -> Any:
         ".json": "application/json",
         ".html": "text/html",
         ".gz": "application/gzip",
+        ".xz": "application/x-xz",
         ".ipynb": "application/x-ipynb+json",
     }
     facts = {

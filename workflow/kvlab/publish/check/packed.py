@@ -1,20 +1,24 @@
 """A reference run: packed to be committed, and replayed by anyone without an engine.
 
-Packed, a run keeps its raw logs (gzipped: `zcat` reads them), its metrics and what they were made from, and a manifest
-of digests. Replaying computes everything after the measurements again, from those logs alone, and holds the metrics
-against the packed ones byte for byte.
+Packed, a run keeps its raw logs (compressed: `xzcat` reads them; of equal logs one is a link to the other), its
+metrics and what they were made from, and a manifest of digests. Replaying computes everything after the measurements
+again, from those logs alone, and holds the metrics against the packed ones byte for byte.
 """
 
 from __future__ import annotations
 
-import gzip
 import hashlib
+import lzma
+import os
 import shutil
+import tempfile
 from pathlib import Path
 
+from kvlab import config
+from kvlab.analyse.metrics import analyse
 from kvlab.errors import KvlabError
 from kvlab.quantities import Metrics
-from kvlab.records import RAW_FILES, read_run, read_text, whole_folder, write_text
+from kvlab.records import PACKINGS, RAW_FILES, read_run, read_text, whole_folder, write_text
 
 MANIFEST = "MANIFEST.sha256"
 PLAIN = ("config.json", "environment.json", "metrics.json", "model/fingerprint.json")
@@ -26,8 +30,8 @@ def pack(run: Path, folder: Path) -> int:
     with whole_folder(folder) as building:
         for name in PLAIN:
             _copy(run / name, building / name)
-        for path in sorted((run / "workloads").glob("*.jsonl")):
-            _squeeze(path, building / "workloads" / f"{path.name}.gz")
+        for name in sorted({path.name.partition(".")[0] for path in (run / "workloads").glob("*.jsonl*")}):
+            _squeeze(run / "workloads" / f"{name}.jsonl", building / "workloads" / f"{name}.jsonl.xz")
         for entry in metrics.runs:
             place = Path("raw") / entry["workload"] / entry["arm"] / str(entry["repeat"])
             read_run(run / place)
@@ -35,13 +39,27 @@ def pack(run: Path, folder: Path) -> int:
                 if name == "run.json":
                     _copy(run / place / name, building / place / name)
                 else:
-                    _squeeze(run / place / name, building / place / f"{name}.gz")
+                    _squeeze(run / place / name, building / place / f"{name}.xz")
         for path in sorted((run / "costs").rglob("*.tsv")):
             _copy(path, building / path.relative_to(run))
         files = sorted(p for p in building.rglob("*") if p.is_file())
         lines = [f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.relative_to(building)}" for p in files]
         write_text(building / MANIFEST, "\n".join(lines) + "\n")
-        return sum(p.stat().st_size for p in files)
+        return sum(p.lstat().st_size for p in files)
+
+
+def repack(folder: Path) -> int:
+    """Pack a reference anew from its own raw logs: for when the quantities, or their ids, have changed.
+
+    Returns the bytes it takes. KvlabError where a file is not as it was packed: then the logs can't be trusted.
+    """
+    with tempfile.TemporaryDirectory() as place:
+        run = Path(place) / folder.name
+        if faults := unpack(folder, run):
+            raise KvlabError(f"{faults[0]}; a reference is made anew only from logs that are as they were packed")
+        section = config.load(run / "config.json").section("analyse")
+        analyse(section, run).write(run / "metrics.json")
+        return pack(run, folder)
 
 
 def unpack(folder: Path, run: Path) -> list[str]:
@@ -77,7 +95,7 @@ def affected(folder: Path, faults: list[str]) -> list[str]:
     return [
         f"{file}: {what}"
         for file in metrics.files
-        if any(f"{folder / file}{end}" in fault for fault in faults for end in (":", ".gz:"))
+        if any(f"{folder / file}{end}" in fault for fault in faults for end in (":", *PACKINGS))
         and (what := metrics.resting_on(file))
     ]
 
@@ -100,6 +118,11 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _squeeze(source: Path, target: Path) -> None:
-    """Gzip without a name or time inside, so that the same log packs to the same bytes."""
+    """Compress `source` to `target`; the same log packs to the same bytes, and a repeat's equal log becomes a link."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(gzip.compress(source.read_bytes(), compresslevel=9, mtime=0))
+    packed = lzma.compress(read_text(source).encode(), preset=9 | lzma.PRESET_EXTREME)
+    for twin in sorted(target.parent.parent.glob(f"*/{target.name}")):
+        if not twin.is_symlink() and twin.read_bytes() == packed:
+            target.symlink_to(os.path.relpath(twin, target.parent))
+            return
+    target.write_bytes(packed)

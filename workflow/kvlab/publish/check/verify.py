@@ -20,7 +20,7 @@ from kvlab.analyse.metrics import analyse
 from kvlab.errors import KvlabError
 from kvlab.publish.page.render import build
 from kvlab.quantities import Metrics
-from kvlab.records import digest, read_text, write_json
+from kvlab.records import PACKINGS, digest, read_text, write_json
 
 MOST = 20  # faults of one kind that are named; the rest is counted
 
@@ -63,7 +63,9 @@ def _raw_files(root: Path, kept: Metrics, checked: dict[str, int]) -> Iterator[s
 
 def _affected(kept: Metrics, faults: list[str]) -> Iterator[str]:
     for file in kept.files:
-        if any(f"{file}:" in fault or f"{file}.gz" in fault for fault in faults) and (what := kept.resting_on(file)):
+        if any(f"{file}{end}" in fault for fault in faults for end in (":", *PACKINGS)) and (
+            what := kept.resting_on(file)
+        ):
             yield f"{file}: {what}"
 
 

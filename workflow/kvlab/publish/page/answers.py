@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kvlab.raw import RawRun
-from kvlab.records import Request, read_lines
+from kvlab.records import Request, read_lines, there
 
 MOST_TEXTS = 6  # prompts of a workload that are shown with their answers
 
@@ -30,7 +30,7 @@ class Answered:
 
 def answered(requests: Path, runs: Mapping[str, RawRun]) -> list[Answered]:
     """The first prompts of a workload's file that are texts, with each arm's answer; `runs`: one of each arm."""
-    if not requests.exists() and not requests.with_name(requests.name + ".gz").exists():
+    if not there(requests):
         return []
     prompts = {one.id: one.text for one in read_lines(requests, Request) if one.text is not None}
     made = {arm: {out.id: out for out in run.all_outputs} for arm, run in runs.items()}

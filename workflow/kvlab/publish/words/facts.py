@@ -12,7 +12,7 @@ from typing import Any
 
 from kvlab.publish.words import numbers
 from kvlab.publish.words.strings import look_up
-from kvlab.records import digest, read_text
+from kvlab.records import digest, read_text, there
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,7 @@ class Facts:
         """A JSON document of the run; None where it is not there (an older run)."""
         if file not in self._documents:
             path = self.root / file
-            there = path.exists() or path.with_name(path.name + ".gz").exists()
-            self._documents[file] = json.loads(read_text(path)) if there else None
+            self._documents[file] = json.loads(read_text(path)) if there(path) else None
         return self._documents[file]
 
     def get(self, file: str, key: str, kind: str = "text") -> Fact | None:

@@ -1,0 +1,57 @@
+"""Packed runs, made anew from their own logs."""
+
+import hashlib
+import json
+import shutil
+
+import pytest
+from tests.fixtures import small_run
+
+from kvlab.errors import KvlabError
+from kvlab.publish.check import packed
+
+
+@pytest.fixture(scope="module")
+def once(tmp_path_factory):
+    place = tmp_path_factory.mktemp("packed")
+    packed.pack(small_run.build(place / "small", figures=False), place / "reference")
+    return place / "reference"
+
+
+@pytest.fixture
+def reference(once, tmp_path):
+    return shutil.copytree(once, tmp_path / "reference", symlinks=True)
+
+
+def test_a_repeats_equal_log_is_a_link_and_reads_the_same(reference):
+    links = [path for path in reference.rglob("*") if path.is_symlink()]
+    assert links
+    assert all(path.resolve().is_relative_to(reference) and path.name == path.resolve().name for path in links)
+    assert packed.check(reference) == []
+
+
+def test_repacking_what_is_current_changes_nothing(reference, tmp_path):
+    shutil.copytree(reference, tmp_path / "again", symlinks=True)
+    packed.repack(tmp_path / "again")
+    assert (tmp_path / "again" / packed.MANIFEST).read_bytes() == (reference / packed.MANIFEST).read_bytes()
+
+
+def test_repacking_computes_the_metrics_from_the_logs(reference):
+    """A metrics file of an older version, packed as it was then: afterwards it holds what the logs give now."""
+    document = json.loads((reference / "metrics.json").read_text())
+    right = (reference / "metrics.json").read_bytes()
+    document["quantities"] = document["quantities"][1:]
+    (reference / "metrics.json").write_text(json.dumps(document))
+    manifest = reference / packed.MANIFEST
+    old = [line for line in manifest.read_text().splitlines() if not line.endswith("  metrics.json")]
+    now = hashlib.sha256((reference / "metrics.json").read_bytes()).hexdigest()
+    manifest.write_text("\n".join([*old, f"{now}  metrics.json"]) + "\n")
+    packed.repack(reference)
+    assert (reference / "metrics.json").read_bytes() == right
+
+
+def test_logs_that_were_changed_are_not_packed_anew(reference):
+    file = next(reference.rglob("run.json"))
+    file.write_text(file.read_text() + " ")
+    with pytest.raises(KvlabError, match="changed since it was packed"):
+        packed.repack(reference)
