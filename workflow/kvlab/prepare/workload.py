@@ -26,7 +26,9 @@ def make(section: dict[str, Any], model: Path, path: Path) -> list[Request]:
     elif wanted["kind"] == "file":
         requests = _from_file(Path(wanted["path"]), wanted, model, fingerprint["vocab_size"], section["seed"])
     else:
-        requests = _from_lengths(_lengths(wanted, longest, section["seed"]), fingerprint["vocab_size"], section["seed"])
+        requests = _from_lengths(
+            lengths_of(wanted, longest, section["seed"]), fingerprint["vocab_size"], section["seed"]
+        )
     _check(requests, longest)
     write_lines(path, requests)
     return requests
@@ -95,7 +97,8 @@ def _from_file(path: Path, wanted: dict[str, Any], model: Path, vocabulary: int,
     return requests
 
 
-def _lengths(wanted: dict[str, Any], longest: int, seed: int) -> lengths.Lengths:
+def lengths_of(wanted: dict[str, Any], longest: int, seed: int) -> lengths.Lengths:
+    """The lengths that a workload of kind `azure-conv` or `paper` is made from; `longest`: prompt + output, tokens."""
     bounds = {
         "max_total": longest,
         "max_prompt": wanted["max_prompt_tokens"],

@@ -1,0 +1,158 @@
+"""Predictions: what a run that is not yet made is expected to give, in a file that can be committed before the run.
+
+A cell is an arm at a rate (None: all requests are there from the start) with a seed. The file says what it rests on:
+the calibration's runs by their digests, the lengths, the windows of time.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kvlab.allocators.contiguous import SimulatedRequest
+from kvlab.errors import KvlabError, LogError
+from kvlab.records import read_text, write_json
+from kvlab.simulate.calibration import Calibration
+from kvlab.simulate.forecast import Outcome, Setting, forecast, poisson, serve
+
+HALVINGS = 10  # of the interval in which a sustained rate lies
+
+Pairs = Sequence[tuple[int, int]]  # (prompt, output) tokens
+Draw = Callable[[int, int], Pairs]  # so many requests, of this seed
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Seconds of an open-loop cell: arrivals for `arrive_s`, the first `skip_s` left out, then `drain_s` at most."""
+
+    arrive_s: float = 35.0
+    skip_s: float = 10.0
+    drain_s: float = 15.0
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.skip_s < self.arrive_s < math.inf and self.drain_s >= 0):
+            raise KvlabError(
+                f"windows: arrivals for {self.arrive_s} s, {self.skip_s} s of them left out, {self.drain_s} s of "
+                "drain; the part left out must be shorter than the arrivals"
+            )
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One arm, one rate (requests a second; None: closed batch), one seed, and what is expected of it."""
+
+    workload: str
+    arm: str
+    rate: float | None
+    seed: int
+    expected: Outcome
+
+
+@dataclass(frozen=True)
+class Sustained:
+    """The rate at which the mean time from arrival to the last token reaches `bound_s` an output token."""
+
+    workload: str
+    arm: str
+    seed: int
+    bound_s: float
+    arrive_s: float
+    rate: float | None  # None: below the bound at every rate that was tried, or never below it
+
+
+def closed(workload: str, arm: str, pairs: Pairs, seed: int, setting: Setting, calibration: Calibration) -> Cell:
+    """All requests are there from the start."""
+    jobs = [SimulatedRequest(n, prompt, output) for n, (prompt, output) in enumerate(pairs)]
+    return Cell(workload, arm, None, seed, forecast(jobs, setting, calibration))
+
+
+def open_loop(
+    workload: str,
+    arm: str,
+    draw: Draw,
+    rate: float,
+    seed: int,
+    setting: Setting,
+    calibration: Calibration,
+    windows: Windows,
+) -> Cell:
+    """Requests arrive at random, `rate` a second."""
+    jobs = _arriving(draw, rate, windows.arrive_s, seed)
+    if not any(windows.skip_s <= job.arrival < windows.arrive_s for job in jobs):
+        raise KvlabError(
+            f"{arm}: at {rate} requests a second none arrives between {windows.skip_s} and "
+            f"{windows.arrive_s} s; lengthen the windows"
+        )
+    until = windows.arrive_s + windows.drain_s
+    return Cell(workload, arm, rate, seed, forecast(jobs, setting, calibration, until=until, skip_s=windows.skip_s))
+
+
+def sustained(
+    draw: Draw,
+    seed: int,
+    setting: Setting,
+    calibration: Calibration,
+    *,
+    bound_s: float,
+    arrive_s: float,
+    lowest: float = 0.02,
+    highest: float = 100.0,
+) -> float | None:
+    """The highest rate at which the mean time a token stays within `bound_s`, by halving on a log scale.
+
+    All requests that arrive in `arrive_s` are served to their end. None where even `lowest` is above the bound, or
+    `highest` is not.
+    """
+
+    def within(rate: float) -> bool:
+        jobs = _arriving(draw, rate, arrive_s, seed)
+        _, timeline = serve(jobs, setting, calibration.step_times)
+        return float(timeline.finished().per_token().mean()) <= bound_s
+
+    low, high = lowest, lowest
+    if not within(low):
+        return None
+    while within(high):
+        low, high = high, 2 * high
+        if high > highest:
+            return None
+    for _ in range(HALVINGS):
+        middle = math.sqrt(low * high)
+        low, high = (middle, high) if within(middle) else (low, middle)
+    return math.sqrt(low * high)
+
+
+def _arriving(draw: Draw, rate: float, seconds: float, seed: int) -> list[SimulatedRequest]:
+    """Requests that arrive within `seconds` at random, `rate` a second; the first one in any case."""
+    count = math.ceil(rate * seconds + 6 * math.sqrt(rate * seconds) + 10)
+    first, *others = poisson(draw(count, seed), rate, seed)
+    return [first, *(job for job in others if job.arrival < seconds)]
+
+
+def write(path: Path, document: Mapping[str, Any]) -> None:
+    """The prediction file; the same predictions give the same bytes."""
+    write_json(path, document)
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """A prediction file, read back: what it rests on, its cells, its sustained rates."""
+
+    head: dict[str, Any]
+    cells: list[Cell]
+    sustained: list[Sustained]
+
+
+def read(path: Path) -> Predictions:
+    """LogError where the file is not one of predictions."""
+    try:
+        document = json.loads(read_text(path))
+        cells = [Cell(**cell | {"expected": Outcome(**cell["expected"])}) for cell in document.pop("cells")]
+        rates = [Sustained(**rate) for rate in document.pop("sustained")]
+    except (KeyError, TypeError, ValueError) as error:
+        raise LogError(f"{path}: not a file of predictions ({error}); make it with: kvlab predict") from None
+    return Predictions(document, cells, rates)
