@@ -9,7 +9,7 @@ ARGS ?=
 export ENGINES
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help setup run simulate replay repack check test lint lock image clean
+.PHONY: help setup run simulate replay repack check test lint lock image doctor clean
 
 help: ## This list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -19,6 +19,7 @@ setup: ## Make .venv and install what the locks pin (run and test do it too)
 	@workflow/setup
 
 run: setup ## Run the experiment of CONFIG (default config/smoke.yaml)
+	@python -m kvlab doctor --quiet $(CONFIG)
 	snakemake --cores 1 --quiet host reason rules --configfile $(CONFIG) $(ARGS)
 
 # An environment that can already do it is left as it is: setting up without engines could take some away.
@@ -52,6 +53,10 @@ lock: ## Make docker/*.lock anew from docker/*.in (ARGS=--upgrade for the newest
 
 image: ## Build the container image, and a SIF for Apptainer (VARIANT=cpu|cuda)
 	@docker/build
+
+doctor: ## What this machine can run and what it lacks
+	@python -c 'import psutil, pydantic, kvlab' 2>/dev/null || ENGINES=none workflow/setup
+	@python -m kvlab doctor
 
 clean: ## Remove the environment and caches; results stay
 	rm -rf .venv .cache .snakemake .pytest_cache .mypy_cache .ruff_cache .hypothesis

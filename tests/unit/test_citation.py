@@ -1,6 +1,7 @@
 """What is said about the project in several places is the same everywhere."""
 
 import json
+import re
 from pathlib import Path
 
 import yaml
@@ -28,4 +29,5 @@ def test_the_licence_is_the_one_that_is_named():
 
 
 def test_the_changelog_knows_this_version():
-    assert f"## {__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    releases = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M)
+    assert releases[0] == __version__

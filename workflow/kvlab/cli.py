@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from kvlab import __version__, commands
+import kvlab
+from kvlab import commands
 from kvlab.errors import KvlabError
 from kvlab.terminal import logging_to, say, stream
 
@@ -16,32 +18,32 @@ Command = Callable[[argparse.Namespace], int]
 EXAMPLES = """\
 A whole run, stage by stage (Snakemake does the same, and remembers what is done):
 
-  python -m kvlab configure config/smoke.yaml
-  python -m kvlab probe     results/smoke
-  python -m kvlab model     results/smoke
-  python -m kvlab workload  results/smoke seed
-  python -m kvlab measure   results/smoke seed vllm-paged 0
-  python -m kvlab analyse   results/smoke
-  python -m kvlab notebook  results/smoke
-  python -m kvlab report    results/smoke
-  python -m kvlab verify    results/smoke/report.html
+  kvlab configure config/smoke.yaml
+  kvlab probe     results/smoke
+  kvlab model     results/smoke
+  kvlab workload  results/smoke seed
+  kvlab measure   results/smoke seed vllm-paged 0
+  kvlab analyse   results/smoke
+  kvlab notebook  results/smoke
+  kvlab report    results/smoke
+  kvlab verify    results/smoke/report.html
 
 The paper's memory figures, simulated; no engine, no model:
 
-  python -m kvlab configure config/paper.yaml
-  python -m kvlab simulate  results/paper
-  python -m kvlab simulated results/paper
+  kvlab configure config/paper.yaml
+  kvlab simulate  results/paper
+  kvlab simulated results/paper
 """
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="kvlab",
-        description=__import__("kvlab").__doc__,
+        description=kvlab.__doc__,
         epilog=EXAMPLES,
         formatter_class=argparse.RawTextHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument("--version", action="version", version=kvlab.__version__)
     choices = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
     def command(function: Command, example: str, *arguments: tuple[str, dict]) -> None:
@@ -50,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
             function.__name__.replace("_", "-"),
             help=text,
             description=text,
-            epilog=f"Example:\n  python -m kvlab {example}",
+            epilog=f"Example:\n  kvlab {example}",
             formatter_class=argparse.RawTextHelpFormatter,
         )
         for name, options in arguments:
@@ -68,6 +70,13 @@ def _parser() -> argparse.ArgumentParser:
         output,
     )
     command(commands.schema, "schema > config/schema.json")
+    command(
+        commands.doctor,
+        "doctor config/smoke.yaml",
+        ("config", {"nargs": "?", "type": Path, "help": "what that run needs; without it, what any run might"}),
+        ("--quiet", {"action": "store_true", "help": "name only what would stop the run"}),
+    )
+    command(completion, 'completion   # in ~/.bashrc: eval "$(kvlab completion)"')
     command(commands.probe, "probe results/smoke", run)
     command(commands.model, "model results/smoke", run)
     command(commands.workload, "workload results/smoke seed", run, of_workload)
@@ -159,6 +168,14 @@ def _parser() -> argparse.ArgumentParser:
         ("--into", {"type": Path, "help": "where to (default: results/replay/<name>)"}),
     )
     return parser
+
+
+def completion(args: argparse.Namespace) -> int:
+    """Print a script that lets bash and zsh complete commands and options."""
+    from kvlab.completion import script
+
+    sys.stdout.write(script(_parser()))
+    return 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:

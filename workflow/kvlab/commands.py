@@ -41,6 +41,17 @@ def schema(args: argparse.Namespace) -> int:
     return 0
 
 
+def doctor(args: argparse.Namespace) -> int:
+    """Say what this machine can run and what it lacks; exit code 1 where the run of `config` could not be made."""
+    from kvlab.prepare import doctor as stage
+
+    parsed = config.load(args.config).model_dump(mode="json") if args.config else None
+    found = stage.examine(Path("results"), parsed)
+    for line in stage.lines(found, everything=not args.quiet):
+        print(line)
+    return int(parsed is not None and any(finding.stops and not finding.fine for finding in found))
+
+
 def probe(args: argparse.Namespace) -> int:
     """Record the machine, driver, packages, code and container: environment.json."""
     from kvlab.prepare import probe as stage

@@ -1,14 +1,16 @@
-"""Where the project's own files are."""
+"""Where the project's own files are: in the checkout, or beside the code where a wheel is installed (setup.py)."""
 
 import os
 from pathlib import Path
 
-WORKFLOW = Path(__file__).resolve().parents[1]  # what PYTHONPATH names, so that other processes find the package
-ROOT = WORKFLOW.parent
-PACKAGE = WORKFLOW / "kvlab"
-NOTEBOOK = WORKFLOW / "notebooks" / "analysis.ipynb"
+PACKAGE = Path(__file__).resolve().parent
+WORKFLOW = PACKAGE.parent  # what PYTHONPATH names, so that other processes find the package
+INSTALLED = PACKAGE / "files"
+ROOT = INSTALLED if INSTALLED.is_dir() else WORKFLOW.parent
+NOTEBOOK = ROOT / "workflow" / "notebooks" / "analysis.ipynb"
 REPORT = ROOT / "report"
 DATA = ROOT / "config" / "data"
+SNAKEFILE = ROOT / "Snakefile"
 
 
 def lengths_variable(kind: str) -> str:

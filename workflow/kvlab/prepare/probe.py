@@ -53,7 +53,7 @@ def probe() -> dict[str, Any]:
             "cores_logical": psutil.cpu_count(),
             "cores_usable": len(os.sched_getaffinity(0)),
             "memory_bytes": psutil.virtual_memory().total,
-            "memory_limit_bytes": _memory_limit(),
+            "memory_limit_bytes": memory_limit(),
         },
         "gpus": gpus(),
         "python": {"version": platform.python_version(), "implementation": platform.python_implementation()},
@@ -147,7 +147,7 @@ def _distribution() -> str | None:
         return None
 
 
-def _memory_limit() -> int | None:
+def memory_limit() -> int | None:
     """The cgroup's limit, where it is lower than the machine's memory."""
     for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         try:
