@@ -15,6 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("Snakefile", "workflow", "config", "report", "tests/workflow/tiny.yaml")
 CONFIG = "tests/workflow/tiny.yaml"
+SNAKEMAKE = str(Path(sys.executable).parent / "snakemake")
 
 
 @dataclass
@@ -37,8 +38,7 @@ class Project:
         return self.command(sys.executable, "-m", "kvlab", *arguments)
 
     def snakemake(self, *arguments: str, config: str = CONFIG) -> subprocess.CompletedProcess[str]:
-        tool = Path(sys.executable).parent / "snakemake"
-        return self.command(str(tool), "--configfile", config, "--cores", "1", *arguments)  # --configfile takes several
+        return self.command(SNAKEMAKE, "--configfile", config, "--cores", "1", *arguments)  # --configfile takes several
 
     def due(self, *arguments: str) -> dict[str, set[str]]:
         """What a dry run would do: rule -> the wildcards of its jobs ("" for a rule without any)."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import kvlab
-from kvlab import commands, measuring
+from kvlab import commands
 from kvlab.errors import KvlabError
 from kvlab.terminal import logging_to, say, stream
 
@@ -81,15 +81,12 @@ def _parser() -> argparse.ArgumentParser:
     command(commands.model, "model results/smoke", run)
     command(commands.workload, "workload results/smoke seed", run, of_workload)
     command(
-        measuring.measure,
-        "measure results/smoke seed vllm 0",
+        commands.measure,
+        "measure results/smoke seed vllm-paged 0",
         run,
         of_workload,
-        (
-            "process",
-            {"help": "a process (vllm: all arms that share its engine), or one arm"},
-        ),
-        ("block", {"type": int, "help": "which block: the repeat's number, from 0"}),
+        ("arm", {"help": "an arm, see workflow/kvlab/arms.py"}),
+        ("repeat", {"type": int, "help": "which repeat, from 0"}),
     )
     command(commands.analyse, "analyse results/smoke", run, output)
     command(commands.simulate, "simulate results/paper", run)
@@ -129,8 +126,6 @@ def _parser() -> argparse.ArgumentParser:
         ),
         output,
     )
-    logs = ("logs", {"type": Path, "help": "a run's folder, or any folder with raw folders in it, packed or not"})
-    command(measuring.agree, "agree results/smoke", logs)
     command(commands.notebook, "notebook results/smoke", run)
     command(commands.report, "report results/smoke", run)
     command(

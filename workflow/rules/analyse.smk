@@ -4,7 +4,8 @@
 rule analyse:
     input:
         code("analyse.metrics"),
-        model=RUN / "model" / "fingerprint.json",
+        model=MODEL,
+        requests=expand(str(REQUESTS), workload=CONFIG.workloads),
         raw=raw(*RAW_FILES),
     output:
         RUN / "metrics.json",

@@ -1,17 +1,27 @@
 # What all rules share: the checked configuration, the code that a stage depends on, the environment of its command.
-import os
+import subprocess
 import sys
 from pathlib import Path
 
 ROOT = Path(workflow.basedir)
+if {"{", "}"} & set(
+    str(ROOT)
+):  # Snakemake takes them for wildcards, in its own files too
+    sys.exit(
+        f"kvlab: {ROOT}: Snakemake can't run where a path has {{ or }}; move the project"
+    )
 PACKAGE = ROOT / "workflow" / "kvlab"
 sys.path.insert(0, str(ROOT / "workflow"))
 
 import kvlab.config.run as kvlab_config
 import kvlab.dag.container as kvlab_container
-from kvlab.errors import KvlabError
+from kvlab.dag import products
+from kvlab.dag.environment import set_for_jobs, users_caches
 from kvlab.dag.imports import closure
+from kvlab.errors import KvlabError
+from kvlab.prepare.model import made_from
 from kvlab.records import RAW_FILES, write_json
+from kvlab.terminal import say
 
 try:
     CONFIG = kvlab_config.parse(
@@ -22,17 +32,35 @@ except KvlabError as error:
 
 RUN = Path("results") / CONFIG.run
 LOGS, COSTS = RUN / "logs", RUN / "costs"
+REQUESTS = RUN / "workloads" / "{workload}.jsonl"
+MODEL = RUN / "model" / made_from(CONFIG.section("model"))
+PAGE = RUN / products.PAGE
+SIMULATED = RUN / "simulated"
+SIMULATION = ["metrics.json", "claims.json", "table1.jsonl", "figures/figures.json"]
+SIMULATION = [SIMULATED / name for name in SIMULATION if CONFIG.simulation]
+AFTER_THE_PAGE = {str(RUN / "verify.json"), str(RUN / "ro-crate-metadata.json")}
+
+# What Snakemake can't see: files behind links, single figures.
+if workflow.is_main_process:
+    for reason in products.mark_stale(RUN, MODEL):
+        say(f"kvlab: {reason}; it is made again, and what depends on it")
 
 
 # The stages read their sections from here. Not a rule's output: what a stage depends on is in its params, and a change
 # of one stage's settings must not look like a change to all.
 onstart:
     write_json(RUN / "config.json", CONFIG.model_dump(mode="json"))
+    due = {str(file) for job in workflow.dag.needrun_jobs() for file in job.output}
+    if not workflow.touch and due - AFTER_THE_PAGE:
+        products.set_aside(RUN)
 
 
 onsuccess:
+    products.drop_outdated(RUN)
     if (RUN / "metrics.json").exists():
-        shell("{sys.executable} -m kvlab summary {RUN}")
+        subprocess.run(
+            [sys.executable, "-m", "kvlab", "summary", str(RUN)], check=False
+        )
 
 
 wildcard_constraints:
@@ -63,23 +91,11 @@ def gpus(wildcards):
     """How many GPUs an arm asks a cluster for."""
     if CONFIG.measure.device == "cpu":
         return 0
-    return CONFIG.gpus(wildcards.arm)
+    vllm = CONFIG.measure.vllm
+    sizes = vllm.tensor_parallel_size * vllm.pipeline_parallel_size
+    return sizes if CONFIG.engine(wildcards.arm) == "vllm" else 1
 
 
-# Caches live in named folders that survive between jobs and containers; what the user has set stays.
-CACHE = ROOT / ".cache"
-CACHES = {
-    "HF_HOME": "huggingface",
-    "VLLM_CACHE_ROOT": "vllm",
-    "TRITON_CACHE_DIR": "triton",
-    "TORCHINDUCTOR_CACHE_DIR": "torchinductor",
-    "MPLCONFIGDIR": "matplotlib",
-    "XDG_CACHE_HOME": "xdg",
-    "XDG_CONFIG_HOME": "xdg-config",
-    "IPYTHONDIR": "ipython",
-    "JUPYTER_CONFIG_DIR": "jupyter",
-}
-# Outside a container the stages run in the environment that Snakemake runs in, activated or not.
 CONTAINED = any(
     str(method).lower().endswith("apptainer")
     for method in workflow.deployment_settings.deployment_method
@@ -87,8 +103,7 @@ CONTAINED = any(
 # outside of a container nothing reads it
 IMAGE = CONFIG.container or "images/kvlab.sif"
 if CONTAINED:
-    outside = [Path(os.environ[name]) for name in CACHES if name in os.environ]
-    outside += [Path(CONFIG.model.source), Path("results")]
+    outside = [*users_caches(), Path(CONFIG.model.source), Path("results")]
     outside += [Path(file) for name in CONFIG.workloads for file in CONFIG.files(name)]
     settings = workflow.deployment_settings
     try:
@@ -98,14 +113,5 @@ if CONTAINED:
         )
     except KvlabError as error:
         sys.exit(f"kvlab: {error}")
-OWN_PYTHON = "" if CONTAINED else f'export PATH="{Path(sys.executable).parent}:$PATH"; '
 
-shell.prefix(
-    "set -euo pipefail; "
-    + OWN_PYTHON
-    + " ".join(
-        f'export {name}="${{{{{name}:-{CACHE / folder}}}}}";'
-        for name, folder in CACHES.items()
-    )
-    + f' export PYTHONPATH="{ROOT / "workflow"}${{{{PYTHONPATH:+:$PYTHONPATH}}}}"; '
-)
+set_for_jobs(ROOT, CONTAINED)

@@ -7,8 +7,8 @@ RAW = RUN / "raw" / "{workload}" / "{arm}" / "{repeat}"
 rule measure:
     input:
         lambda w: code("measure.run", f"measure.engines.{CONFIG.engine(w.arm)}.driver"),
-        model=RUN / "model" / "fingerprint.json",
-        requests=RUN / "workloads" / "{workload}.jsonl",
+        model=MODEL,
+        requests=REQUESTS,
     output:
         expand(str(RAW / "{file}"), file=RAW_FILES, allow_missing=True),
     log:

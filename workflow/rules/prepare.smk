@@ -23,7 +23,7 @@ rule model:
     input:
         code("prepare.model"),
     output:
-        RUN / "model" / "fingerprint.json",
+        MODEL,
     log:
         LOGS / "model.log",
     benchmark:
@@ -41,10 +41,10 @@ rule model:
 rule workload:
     input:
         code("prepare.workload"),
-        model=RUN / "model" / "fingerprint.json",
+        model=MODEL,
         files=lambda w: CONFIG.files(w.workload),
     output:
-        RUN / "workloads" / "{workload}.jsonl",
+        REQUESTS,
     log:
         LOGS / "workload" / "{workload}.log",
     benchmark:

