@@ -8,7 +8,13 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
-FILES = ("Snakefile", "config", "report", "workflow/notebooks")  # kvlab/files/… in the wheel; kvlab.paths finds them
+FILES = (
+    "Snakefile",
+    "config",
+    "report",
+    "workflow/notebooks",
+    "workflow/rules",
+)  # kvlab/files/… in the wheel; kvlab.paths finds them
 IGNORED = shutil.ignore_patterns("screenshots", ".*", "*sharegpt*", "alpaca_opt*")  # and what .gitignore names there
 # What a checkout needs and the command does not: Snakemake runs the DAG, the rest installs or builds.
 CHECKOUT = {

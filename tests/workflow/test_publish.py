@@ -140,29 +140,15 @@ def test_another_model_or_machine_is_not_compared(project, tmp_path):
     assert "dtype float32 against bfloat16" in found["words.vllm-paged.preemptions"].why
 
 
-REQUIRED = {
-    "root": {"conformsTo", "mainEntity", "mentions", "license", "datePublished", "name", "description"},
-    "action": {"instrument", "object", "result", "startTime", "endTime", "agent"},
-}
+def test_the_crate_of_a_run_holds_what_the_profile_requires(project):
+    from tests.fixtures.rocrate import violations
 
-
-def test_the_crate_has_what_the_workflow_run_profile_requires(project):
+    assert violations(project.run) == []
     document = json.loads((project.run / "ro-crate-metadata.json").read_text(encoding="utf-8"))
     entities = {entity["@id"]: entity for entity in document["@graph"]}
-    root = entities["./"]
-    assert set(root) >= REQUIRED["root"]
-    profiles = {entry["@id"] for entry in root["conformsTo"]}
-    assert any("wfrun/workflow" in p for p in profiles)
-    assert any("wfrun/process" in p for p in profiles)
-    workflow = entities[root["mainEntity"]["@id"]]
-    assert {"File", "SoftwareSourceCode", "ComputationalWorkflow"} <= set(workflow["@type"])
-    assert entities[workflow["programmingLanguage"]["@id"]]["name"] == "Snakemake"
-    action = entities[root["mentions"]["@id"]]
-    assert action["@type"] == "CreateAction"
-    assert set(action) >= REQUIRED["action"]
-    assert action["instrument"]["@id"] == root["mainEntity"]["@id"]
+    action = entities[entities["./"]["mentions"]["@id"]]
     for entry in action["object"] + action["result"]:
         assert len(entities[entry["@id"]]["sha256"]) == 64
-        assert entry["@id"] in {part["@id"] for part in root["hasPart"]}
+        assert entry["@id"] in {part["@id"] for part in entities["./"]["hasPart"]}
     results = {entry["@id"] for entry in action["result"]}
     assert {"report.html", "metrics.json", "raw/words/vllm-paged/0/steps.jsonl"} <= results

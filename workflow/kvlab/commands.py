@@ -233,7 +233,7 @@ def crate(args: argparse.Namespace) -> int:
     """Describe a run as a Workflow Run RO-Crate: ro-crate-metadata.json."""
     from kvlab.publish.check import crate as stage
 
-    stage.describe(args.run, paths.WORKFLOW)
+    stage.describe(args.run, paths.ROOT)
     return 0
 
 

@@ -10,7 +10,6 @@ ROOT = INSTALLED if INSTALLED.is_dir() else WORKFLOW.parent
 NOTEBOOK = ROOT / "workflow" / "notebooks" / "analysis.ipynb"
 REPORT = ROOT / "report"
 DATA = ROOT / "config" / "data"
-SNAKEFILE = ROOT / "Snakefile"
 
 
 def lengths_variable(kind: str) -> str:

@@ -1,7 +1,8 @@
 """`ro-crate-metadata.json`: a run described for others, as a Workflow Run RO-Crate.
 
-Profiles: Workflow Run Crate 0.5 (https://w3id.org/ro/wfrun/workflow/0.5) on RO-Crate 1.1. The workflow is the root's
-`mainEntity`; the run is a `CreateAction` whose `instrument` is the workflow, `object` its inputs, `result` its outputs.
+Profiles: Workflow Run Crate 0.6 (https://w3id.org/ro/wfrun/workflow/0.6) on RO-Crate 1.1. The workflow, of which the
+crate holds a copy, is the root's `mainEntity`; the run is a `CreateAction` whose `instrument` is the workflow, `object`
+its inputs, `result` its outputs.
 """
 
 from __future__ import annotations
@@ -18,17 +19,20 @@ from kvlab.quantities import Metrics
 from kvlab.records import PACKINGS, read_run, read_text, write_text
 
 PROFILES = (
-    "https://w3id.org/ro/wfrun/process/0.5",
-    "https://w3id.org/ro/wfrun/workflow/0.5",
+    "https://w3id.org/ro/wfrun/process/0.6",
+    "https://w3id.org/ro/wfrun/workflow/0.6",
     "https://w3id.org/workflowhub/workflow-ro-crate/1.0",
 )
 PUBLISHED = ("metrics.json", "analysis.ipynb", "claims.json", "report.html", "verify.json")
 TERMS = "https://w3id.org/ro/terms/workflow-run/context"  # containerImage and the like
+KINDS = {"oci": "DockerImage", "apptainer": "SIFImage"}
 LICENCE = "https://spdx.org/licenses/Apache-2.0"
 
 
 def describe(root: Path, project: Path) -> dict[str, Any]:
-    """Write the crate's metadata into the run's folder and return it. `project`: the folder of the Snakefile.
+    """Write the crate's metadata and a copy of the workflow into the run's folder; returns the metadata.
+
+    `project`: the folder of the Snakefile.
 
     Raises KvlabError where a stage that the crate describes has not run.
     """
@@ -48,8 +52,9 @@ def describe(root: Path, project: Path) -> dict[str, Any]:
     profiles = [crate.add(ContextEntity(crate, p, {"@type": "CreativeWork", "name": _profile(p)})) for p in PROFILES]
     crate.root_dataset["conformsTo"] = profiles
 
-    workflow = crate.add_workflow(project / "Snakefile", "Snakefile", main=True, lang="snakemake", fetch_remote=False)
+    workflow, *rules = _workflow(crate, root, project)
     workflow["name"] = "The PagedAttention memory experiment"
+    workflow["hasPart"] = rules
     revision = (environment.get("git") or {}).get("revision")
     if revision:
         workflow["version"] = revision
@@ -67,9 +72,10 @@ def describe(root: Path, project: Path) -> dict[str, Any]:
         {
             "@type": "CreateAction",
             "name": f"Run {root.name}",
+            "description": "Probe, model, workloads, measurements, analysis, notebook, report, and its verification",
             "startTime": started,
             "endTime": ended,
-            "actionStatus": {"@id": "http://schema.org/CompletedActionStatus"},
+            "actionStatus": "http://schema.org/CompletedActionStatus",
         },
     )
     crate.add(action)
@@ -78,10 +84,19 @@ def describe(root: Path, project: Path) -> dict[str, Any]:
     action["result"] = results
     agent = crate.add(ContextEntity(crate, "#whoever-ran-it", {"@type": "Person", "name": "whoever ran the workflow"}))
     action["agent"] = agent
+    crate.root_dataset["author"] = agent
     container = environment.get("container")
     if container:
         image = ContextEntity(
-            crate, "#image", {"@type": "ContainerImage", "name": container.get("image") or "container"}
+            crate,
+            "#image",
+            {
+                "@type": "ContainerImage",
+                "name": container.get("image") or "container",
+                "additionalType": {
+                    "@id": TERMS.removesuffix("/context") + "#" + KINDS.get(container["engine"], "SIFImage")
+                },
+            },
         )
         label = container.get("label") or {}
         if isinstance(label, dict) and label.get("digest"):
@@ -115,8 +130,31 @@ def _profile(address: str) -> str:
 def _software(crate: Any, name: str, version: str) -> Any:
     from rocrate.model.contextentity import ContextEntity
 
-    facts = {"@type": "SoftwareApplication", "name": name, "softwareVersion": version}
-    return crate.add(ContextEntity(crate, f"#software-{name}", facts))
+    home = (
+        f"https://pypi.org/project/{name}/{version}/"
+        if name != "python"
+        else f"https://docs.python.org/release/{version}/"
+    )
+    facts = {"@type": "SoftwareApplication", "name": name, "softwareVersion": version, "url": home}
+    return crate.add(ContextEntity(crate, home, facts))
+
+
+def _workflow(crate: Any, root: Path, project: Path) -> list[Any]:
+    """The Snakefile and its rules, copied into `workflow/` of the run's folder."""
+    entities: list[Any] = []
+    for path in [project / "Snakefile", *sorted((project / "workflow" / "rules").glob("*.smk"))]:
+        name = f"workflow/{path.name}"
+        write_text(root / name, path.read_text(encoding="utf-8"))
+        facts = {"encodingFormat": "text/plain"}
+        if entities:
+            facts |= {"name": path.stem}
+            entities.append(crate.add_file(root / name, name, properties=facts, fetch_remote=False))
+        else:
+            main = crate.add_workflow(
+                root / name, name, main=True, lang="snakemake", fetch_remote=False, properties=facts
+            )
+            entities.append(main)
+    return entities
 
 
 def _file(crate: Any, root: Path, name: str) -> Any:
