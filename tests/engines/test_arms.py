@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from kvlab.records import RAW_FILES, Output, Phase, Sample, Served, Step, read_lines
+from kvlab.records import PREEMPTIONS, RAW_FILES, Output, Phase, Sample, Served, Step, read_lines
 
 from .conftest import CUT, LENGTH, SLOTS, SMALL
 
@@ -44,7 +44,7 @@ def arm(request, measured):
 def test_the_folder_is_whole(arm):
     _, run, folder, _ = arm
     assert run.status == "completed"
-    assert sorted(path.name for path in folder.iterdir()) == sorted(RAW_FILES)
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*RAW_FILES, PREEMPTIONS])
 
 
 def test_greedy_tokens_are_equal_request_by_request(arm, measured):

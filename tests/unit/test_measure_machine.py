@@ -41,11 +41,10 @@ def test_a_gpu_that_is_not_there_is_a_reason_not_to_run():
 
 
 def test_more_gpus_than_there_are_is_a_fault_that_names_both_numbers():
-    machine.check_gpus({"tensor_parallel_size": 2, "pipeline_parallel_size": 1}, 2)
-    machine.check_gpus({"tensor_parallel_size": 1, "pipeline_parallel_size": 1}, 0)
-    machine.check_gpus({"attn_implementation": "sdpa"}, 0)
+    machine.check_gpus(2, 2)
+    machine.check_gpus(1, 0)
     with pytest.raises(ConfigError, match="needs 4 GPUs, this machine has 2") as caught:
-        machine.check_gpus({"tensor_parallel_size": 2, "pipeline_parallel_size": 2}, 2)
+        machine.check_gpus(4, 2)
     assert not isinstance(caught.value, NotRunnable)
 
 

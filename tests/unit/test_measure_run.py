@@ -8,8 +8,9 @@ import pytest
 
 from kvlab.config.run import parse
 from kvlab.errors import ConfigError, KvlabError
-from kvlab.measure.run import _Measurement, measure
-from kvlab.records import RAW_FILES, Request, Run, read_run, write_lines
+from kvlab.measure.passes import Pass, Planned
+from kvlab.measure.run import measure
+from kvlab.records import PREEMPTIONS, RAW_FILES, Request, Run, read_run, write_lines
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def test_an_arm_that_cannot_run_here_is_recorded_with_its_reason(job, monkeypatc
     assert "no NVIDIA GPU" in run.reason
     assert (run.arm, run.repeat, run.kv_slots_asked, run.parts) == ("hf-sequential-static", 3, 64, [])
     assert run.model_fingerprint == "ab" * 32
-    assert sorted(path.name for path in job["folder"].iterdir()) == sorted(RAW_FILES)
+    assert sorted(path.name for path in job["folder"].iterdir()) == sorted([*RAW_FILES, PREEMPTIONS])
     assert all((job["folder"] / name).read_text() == "" for name in RAW_FILES if name != "run.json")
 
 
@@ -104,6 +105,7 @@ def test_a_model_without_a_fingerprint_is_a_fault(job):
 )
 def test_both_sides_of_a_ratio_serve_the_same_requests(tmp_path, arm, cut, slow, parts):
     requests = [Request(id, [1], 1) for id in range(6)]
-    measurement = _Measurement(section(arm, cut, slow), Run("w", arm, 0, "failed"), requests, tmp_path, tmp_path)
-    assert {part: len(served) for part, served in measurement._parts().items()} == parts
-    assert all(served == requests[: len(served)] for served in measurement._parts().values())
+    cell = Planned(section(arm, cut, slow), "w", arm, 0, tmp_path)
+    found = Pass(cell, Run("w", arm, 0, "failed"), requests).parts()
+    assert {part: len(served) for part, served in found.items()} == parts
+    assert all(served == requests[: len(served)] for served in found.values())

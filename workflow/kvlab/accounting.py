@@ -33,9 +33,19 @@ BUDDY = "buddy"  # Run.engine["allocator"] of a log whose blocks may exceed what
 def final_tokens(served: Iterable[Served]) -> dict[int, int]:
     """Token states that each request, by id, holds at its end: prompt + output − 1.
 
-    The last output token is returned and never fed back, so its keys and values are never computed.
+    The last output token is returned and never fed back, so its keys and values are never computed. A request that was
+    stopped before its end would have gone on to `asked_tokens`.
     """
-    return {one.id: one.prompt_tokens + max(one.output_tokens, 1) - 1 for one in served}
+    return {one.id: one.prompt_tokens + max(one.asked_tokens or one.output_tokens, 1) - 1 for one in served}
+
+
+def chunks_of(served: Iterable[Served]) -> dict[int, tuple[int, int]]:
+    """Slots asked for and slots of the chunk taken, by request id, of those for which a policy reserved some."""
+    return {
+        one.id: (one.asked_slots, one.chunk_slots)
+        for one in served
+        if one.asked_slots is not None and one.chunk_slots is not None
+    }
 
 
 @dataclass(frozen=True)
@@ -164,8 +174,17 @@ class Accounting:
         return int(self.series(name).max(initial=0))
 
 
-def account(run: Run, steps: Sequence[Step] | Columns, final: Mapping[int, int]) -> Accounting:
+def account(
+    run: Run,
+    steps: Sequence[Step] | Columns,
+    final: Mapping[int, int],
+    chunks: Mapping[int, tuple[int, int]] | None = None,
+) -> Accounting:
     """Divide `run`'s pool at each step. `final`: token states that each request holds at its end (`final_tokens`).
+
+    `chunks` (`chunks_of`): where a reserving policy admitted a request, the slots it asked for and the chunk it took
+    are charged from the first step to the last in which the request holds cache; what the engine's blocks hold of the
+    chunk is inside it.
 
     Where `run.reserve_slots` is set, each request that holds cache is charged at least that many slots: what a
     contiguous allocator would have had to hold for it. LogError, naming the step, where a record contradicts itself:
@@ -192,13 +211,20 @@ def account(run: Run, steps: Sequence[Step] | Columns, final: Mapping[int, int])
     at_step(~np.isfinite(log.t_s) | (log.t_s < np.concatenate(([-np.inf], log.t_s[:-1]))), "its time runs backwards")
     for name in ("running", "waiting", "preempted", "blocks"):
         at_step(getattr(log, name) < 0, f"{name} is negative")
-    last = _final_column(log.request, final)
+    last = _column(log.request, final)
     at_entry(last < 0, "is not in the request log")
     at_entry((log.stored < 0) | (log.slots < 0), "has a negative number")
     at_entry(log.stored > log.slots, "has more tokens than slots")
     at_entry(log.stored > last, "has more tokens than it ever fills")
 
     charged = log.slots if run.reserve_slots is None else np.maximum(log.slots, run.reserve_slots)
+    beyond = np.zeros_like(charged)
+    if chunks:
+        charged = _column(log.request, {one: asked for one, (asked, _) in chunks.items()})
+        taken = _column(log.request, {one: chunk for one, (_, chunk) in chunks.items()})
+        at_entry(charged < 0, "has no chunk in the request log, where others have one")
+        at_entry((log.slots > taken) | (charged > taken), "holds or asked for more slots than its chunk has")
+        beyond = taken - charged
     filled_at_last = np.minimum(charged, last)
     asked, allocated, tokens, filled = (_per_step(log, a) for a in (log.slots, charged, log.stored, filled_at_last))
     rounding = log.blocks * run.block_size - asked
@@ -206,6 +232,7 @@ def account(run: Run, steps: Sequence[Step] | Columns, final: Mapping[int, int])
         at_step(rounding < 0, "the allocator's chunks are smaller than what its requests hold")
     else:
         at_step(rounding != 0, f"blocks × block size ({run.block_size}) are not the slots that its requests hold")
+    rounding = rounding + _per_step(log, beyond)
     free = pool - allocated - rounding
     at_step(free < 0, f"its requests hold more slots than the pool has ({pool})")
     return Accounting(
@@ -238,8 +265,8 @@ def _per_step(log: Columns, values: Ints) -> Ints:
     return sums
 
 
-def _final_column(request: Ints, final: Mapping[int, int]) -> Ints:
-    """Each entry's final token states; −1 where the request is unknown."""
+def _column(request: Ints, final: Mapping[int, int]) -> Ints:
+    """Each entry's number in `final`, by its request; −1 where the request is unknown."""
     if len(request) and request.min() >= 0 and request.max() <= 10 * len(request):  # faster than sorting
         table = np.full(int(request.max()) + 1, -1, dtype=np.int64)
         for one, tokens in final.items():

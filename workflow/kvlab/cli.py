@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import kvlab
-from kvlab import commands
+from kvlab import commands, measuring
 from kvlab.errors import KvlabError
 from kvlab.terminal import logging_to, say, stream
 
@@ -81,12 +81,15 @@ def _parser() -> argparse.ArgumentParser:
     command(commands.model, "model results/smoke", run)
     command(commands.workload, "workload results/smoke seed", run, of_workload)
     command(
-        commands.measure,
-        "measure results/smoke seed vllm-paged 0",
+        measuring.measure,
+        "measure results/smoke seed vllm 0",
         run,
         of_workload,
-        ("arm", {"help": "an arm, see workflow/kvlab/arms.py"}),
-        ("repeat", {"type": int, "help": "which repeat, from 0"}),
+        (
+            "process",
+            {"help": "a process (vllm: all arms that share its engine), or one arm"},
+        ),
+        ("block", {"type": int, "help": "which block: the repeat's number, from 0"}),
     )
     command(commands.analyse, "analyse results/smoke", run, output)
     command(commands.simulate, "simulate results/paper", run)
@@ -126,6 +129,8 @@ def _parser() -> argparse.ArgumentParser:
         ),
         output,
     )
+    logs = ("logs", {"type": Path, "help": "a run's folder, or any folder with raw folders in it, packed or not"})
+    command(measuring.agree, "agree results/smoke", logs)
     command(commands.notebook, "notebook results/smoke", run)
     command(commands.report, "report results/smoke", run)
     command(

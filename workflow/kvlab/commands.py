@@ -16,7 +16,8 @@ from kvlab.errors import KvlabError
 from kvlab.terminal import say
 
 
-def _loaded(run: Path) -> config.Config:
+def loaded(run: Path) -> config.Config:
+    """The configuration of a run."""
     file = run / "config.json"
     if not file.exists():
         raise KvlabError(f"{file}: no such file; make it with: python -m kvlab configure config/smoke.yaml")
@@ -66,7 +67,7 @@ def model(args: argparse.Namespace) -> int:
     """Fetch the model, make sure it is what it should be, and write its fingerprint: model/."""
     from kvlab.prepare import model as stage
 
-    found = stage.prepare(_loaded(args.run).section("model"), args.run / "model")
+    found = stage.prepare(loaded(args.run).section("model"), args.run / "model")
     say(f"model: {found['source']}, {found['architecture']}, {found['parameters'] / 1e6:.1f} M parameters")
     return 0
 
@@ -75,27 +76,10 @@ def workload(args: argparse.Namespace) -> int:
     """Make the requests of one workload as token ids: workloads/<workload>.jsonl."""
     from kvlab.prepare import workload as stage
 
-    section = _loaded(args.run).section("workload", _known(args, args.workload))
+    section = loaded(args.run).section("workload", _known(args, args.workload))
     made = stage.make(section, args.run / "model", args.run / "workloads" / f"{args.workload}.jsonl")
     prompt, output = sum(len(r.prompt_token_ids) for r in made), sum(r.max_new_tokens for r in made)
     say(f"workload {args.workload}: {len(made)} requests, {prompt} prompt tokens, {output} output tokens")
-    return 0
-
-
-def measure(args: argparse.Namespace) -> int:
-    """Run one arm on one workload, once, and write its raw logs: raw/<workload>/<arm>/<repeat>/."""
-    from kvlab.measure import run as stage
-
-    section = _loaded(args.run).section("measure", _known(args, args.workload), args.arm)
-    stage.measure(
-        section,
-        workload=args.workload,
-        arm=args.arm,
-        repeat=args.repeat,
-        requests_file=args.run / "workloads" / f"{args.workload}.jsonl",
-        model=args.run / "model",
-        folder=args.run / "raw" / args.workload / args.arm / str(args.repeat),
-    )
     return 0
 
 
@@ -103,7 +87,7 @@ def analyse(args: argparse.Namespace) -> int:
     """Turn the raw logs into quantities with their sources: metrics.json."""
     from kvlab.analyse import metrics as stage
 
-    made = stage.analyse(_loaded(args.run).section("analyse"), args.run)
+    made = stage.analyse(loaded(args.run).section("analyse"), args.run)
     made.write(args.output or args.run / "metrics.json")
     say(f"analyse: {len(made.quantities)} quantities from {len(made.files)} raw logs")
     return 0
@@ -122,7 +106,7 @@ def draw_simulation(args: argparse.Namespace) -> int:
     """Draw the simulation's figures: simulated/figures/."""
     from kvlab.publish.figures import simulation as stage
 
-    drawn = stage.draw(_simulation(args), args.run, _loaded(args.run).report.palette)
+    drawn = stage.draw(_simulation(args), args.run, loaded(args.run).report.palette)
     say(f"draw-simulation: {drawn} figures; the paper's values beside ours: python -m kvlab simulated {args.run}")
     return 0
 
@@ -171,7 +155,7 @@ def notebook(args: argparse.Namespace) -> int:
     """Execute the analysis notebook with papermill: analysis.ipynb and figures/."""
     from kvlab.publish import notebook as stage
 
-    drawn = stage.execute(_loaded(args.run).section("notebook"), args.run)
+    drawn = stage.execute(loaded(args.run).section("notebook"), args.run)
     say(f"notebook: {drawn} figures")
     return 0
 
@@ -180,7 +164,7 @@ def report(args: argparse.Namespace) -> int:
     """Render the self-contained page: report.html."""
     from kvlab.publish.page import render as stage
 
-    page = stage.render(_loaded(args.run).section("report"), args.run)
+    page = stage.render(loaded(args.run).section("report"), args.run)
     say(f"report: {args.run / 'report.html'}, {len(page) / 1024:.0f} KiB")
     return 0
 
@@ -190,7 +174,7 @@ def verify(args: argparse.Namespace) -> int:
     from kvlab.publish.check import verify as stage
 
     run = args.report.parent
-    faults, checked = stage.verify(args.report, _loaded(run).section("analyse"), _loaded(run).section("report"))
+    faults, checked = stage.verify(args.report, loaded(run).section("analyse"), loaded(run).section("report"))
     for fault in faults:
         say(f"verify: {fault}")
     if args.output:
@@ -281,14 +265,14 @@ def replay(args: argparse.Namespace) -> int:
 
 
 def _simulation(args: argparse.Namespace) -> dict[str, Any]:
-    section = _loaded(args.run).section("simulate")
+    section = loaded(args.run).section("simulate")
     if not section:
         raise KvlabError(f"{args.run / 'config.json'}: has no simulation; config/paper.yaml shows one")
     return section
 
 
 def _known(args: argparse.Namespace, name: str) -> str:
-    known = _loaded(args.run).workloads
+    known = loaded(args.run).workloads
     if name not in known:
         raise KvlabError(f"no workload {name!r} in {args.run / 'config.json'}; it has: {', '.join(known)}")
     return name

@@ -12,12 +12,25 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
-from kvlab.accounting import Accounting, Floats, account, final_tokens
+from kvlab.accounting import Accounting, Floats, account, chunks_of, final_tokens
 from kvlab.errors import LogError
 from kvlab.quantities import Source
-from kvlab.records import RAW_FILES, Output, Phase, Run, Sample, Served, Step, digest, read_lines, read_run
+from kvlab.records import (
+    PREEMPTIONS,
+    RAW_FILES,
+    Output,
+    Phase,
+    Preemption,
+    Run,
+    Sample,
+    Served,
+    Step,
+    digest,
+    read_lines,
+    read_run,
+)
 
-Parted = TypeVar("Parted", Phase, Step, Served, Output)
+Parted = TypeVar("Parted", Phase, Step, Served, Output, Preemption)
 
 
 @dataclass(frozen=True)
@@ -34,17 +47,26 @@ class RawRun:
     all_outputs: list[Output]
     digests: dict[str, str] = field(default_factory=dict)  # file name -> sha256
     part: str = "all"
+    all_preemptions: list[Preemption] | None = None  # None: not recorded
 
     @classmethod
     def read(cls, root: Path, workload: str, arm: str, repeat: int) -> RawRun:
         """LogError names the file, and the line, that is missing or not what the records say."""
-        folder = root / "raw" / workload / arm / str(repeat)
-        run = read_run(folder)
-        if (run.workload, run.arm, run.repeat) != (workload, arm, repeat):
+        found = cls.at(root / "raw" / workload / arm / str(repeat), root)
+        run, folder = found.run, found.folder
+        if (run.workload, run.cell, run.repeat) != (workload, arm, repeat):
             raise LogError(
-                f"{folder}/run.json: says it is {run.workload}/{run.arm}/{run.repeat}; logs were moved or swapped"
+                f"{folder}/run.json: says it is {run.workload}/{run.cell}/{run.repeat}; logs were moved or swapped"
             )
+        return found
+
+    @classmethod
+    def at(cls, folder: Path, root: Path) -> RawRun:
+        """The run in `folder`, which lies below `root`, wherever that is."""
+        run = read_run(folder)
         main = "all" if "all" in run.parts or not run.parts else run.parts[0]
+        there = any((folder / f"{PREEMPTIONS}{ending}").exists() for ending in ("", ".gz"))
+        lost = read_lines(folder / PREEMPTIONS, Preemption) if there else None
         return cls(
             root,
             folder,
@@ -54,8 +76,9 @@ class RawRun:
             read_lines(folder / "requests.jsonl", Served),
             read_lines(folder / "device.jsonl", Sample),
             read_lines(folder / "outputs.jsonl", Output),
-            {name: digest(folder / name) for name in RAW_FILES},
+            {name: digest(folder / name) for name in (*RAW_FILES, *([PREEMPTIONS] if lost is not None else []))},
             main,
+            lost,
         )
 
     def of(self, part: str) -> RawRun | None:
@@ -67,8 +90,8 @@ class RawRun:
 
     @property
     def name(self) -> str:
-        """`<workload>/<arm>/<repeat>`."""
-        return f"{self.run.workload}/{self.run.arm}/{self.run.repeat}"
+        """`<workload>/<arm>/<repeat>`, of an open loop `<workload>/<arm>@<rate>/<repeat>`."""
+        return f"{self.run.workload}/{self.run.cell}/{self.run.repeat}"
 
     @property
     def completed(self) -> bool:
@@ -114,6 +137,11 @@ class RawRun:
         return self._mine(self.all_served)
 
     @cached_property
+    def preemptions(self) -> list[Preemption] | None:
+        """The part's preemptions; None where the run did not record them."""
+        return None if self.all_preemptions is None else self._mine(self.all_preemptions)
+
+    @cached_property
     def outputs(self) -> list[Output]:
         """What the part's requests got."""
         return self._mine(self.all_outputs)
@@ -122,7 +150,7 @@ class RawRun:
     def accounting(self) -> Accounting:
         """The division of its KV pool at each step. LogError where the log contradicts itself."""
         try:
-            return account(self.run, self.steps, final_tokens(self.served))
+            return account(self.run, self.steps, final_tokens(self.served), chunks_of(self.served))
         except LogError as error:
             raise LogError(f"{self.folder}/steps.jsonl: {error}") from None
 

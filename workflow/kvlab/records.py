@@ -1,9 +1,11 @@
 """The raw logs: what one line of each holds, and reading and writing them.
 
-A raw folder, `raw/<workload>/<arm>/<repeat>/`, is written under a temporary name and renamed when it is whole, so a
-killed run leaves nothing that looks finished. All `*_s` fields are seconds on the machine's monotonic clock since
-`Run.origin_ns`; the clock is shared by all processes of one machine (CLOCK_MONOTONIC), so the logs of the engine's
-core, of the driver and of the sampler stand on one axis.
+A raw folder is one pass: `raw/<workload>/<arm>/<repeat>/`, or `raw/<workload>/<arm>@<rate>/<repeat>/` where requests
+arrive over time, at `rate` a second. Several passes may be measured by one process, which is a block (`Run.process`);
+the repeat's number is the block's. All passes of a process count their seconds from its origin. A folder is written
+under a temporary name and renamed when it is whole, so a killed run leaves nothing that looks finished. All `*_s`
+fields are seconds on the machine's monotonic clock since `Run.origin_ns`; the clock is shared by all processes of one
+machine (CLOCK_MONOTONIC), so the logs of the engine's core, of the driver and of the sampler stand on one axis.
 
 A run may measure more than one part of its workload, one after the other in one process: "all" is every request,
 "cut" the first ones that a sequential arm can finish in its time (`sequential_requests`). A sequential arm serves
@@ -30,9 +32,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from kvlab.errors import LogError
+from kvlab.events import Preemption as Preemption
+from kvlab.events import Sample as Sample
 
 SCHEMA = 1
 RAW_FILES = ("run.json", "phases.jsonl", "steps.jsonl", "requests.jsonl", "device.jsonl", "outputs.jsonl")
+PREEMPTIONS = "preemptions.jsonl"  # a seventh, which runs of older versions lack
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ class Request:
     prompt_token_ids: list[int]
     max_new_tokens: int
     text: str | None = None  # None where the workload has only lengths
-    arrival_s: float = 0.0
+    arrival_s: float = 0.0  # planned arrival at a rate of one request a second: a cell divides it by its own rate
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,12 @@ class Step:
 
 @dataclass(frozen=True)
 class Served:
-    """What one request went through: `requests.jsonl`. Times are None where it never came so far."""
+    """What one request went through: `requests.jsonl`. Times are None where it never came so far.
+
+    `arrival_s` is when it was to arrive, which latency counts from: of an open loop, as planned. Sent, seen by the
+    engine's core and admitted there come after it. `asked_slots` and `chunk_slots`: what a reserving policy asked for
+    it and what it took from the pool, from admission to end.
+    """
 
     id: int
     prompt_tokens: int
@@ -79,6 +89,13 @@ class Served:
     finish_reason: str | None
     cached_tokens: int = 0  # prompt tokens answered by a prefix cache
     part: str = "all"
+    sent_s: float | None = None  # handed to the engine; None where all were there from the start
+    seen_s: float | None = None
+    admitted_s: float | None = None  # the first time
+    asked_slots: int | None = None
+    chunk_slots: int | None = None
+    preemptions: int = 0
+    asked_tokens: int | None = None  # output tokens that it would have got; None where it got all of them
 
 
 @dataclass(frozen=True)
@@ -89,23 +106,6 @@ class Phase:
     start_s: float
     end_s: float
     part: str = "all"
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Device memory at one instant, seen from outside: `device.jsonl`. Fields that the source lacks are None."""
-
-    t_s: float
-    used_bytes: int
-    utilisation: float | None = None  # share of the interval in which the GPU was busy, 0 to 1
-    sm_clock_mhz: int | None = None
-    temperature_c: int | None = None
-    power_w: float | None = None
-    throttle: int | None = None  # NVML's bit mask of clock event reasons
-    other_processes: int | None = None  # processes on the device that are not of this run
-    energy_j: float | None = None  # NVML's total energy counter, all GPUs in use; differences count, not the value
-    used_bytes_each: list[int] | None = None  # of each GPU in use, where there are several
-    energy_j_each: list[float] | None = None
 
 
 @dataclass(frozen=True)
@@ -152,6 +152,20 @@ class Run:
     model_fingerprint: str = ""
     caches_warm: dict[str, bool] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
+    policy: str | None = None  # who is admitted: paged, orca-max, orca-pow2, orca-oracle, reserved; None: not told
+    rate: float | None = None  # requests a second that arrive; None: all are there from the start
+    arrivals: dict[str, Any] = field(default_factory=dict)  # of an open loop, as configured
+    process: dict[str, Any] = field(default_factory=dict)  # id, name, block, pass (from 0), order: its passes' cells
+
+    @property
+    def cell(self) -> str:
+        """The name of its folder: the arm, and its rate where it has one."""
+        return cell(self.arm, self.rate)
+
+
+def cell(arm: str, rate: float | None = None) -> str:
+    """`arm`, or `arm@rate`."""
+    return arm if rate is None else f"{arm}@{rate:g}"
 
 
 Line = TypeVar("Line")

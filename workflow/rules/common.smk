@@ -91,9 +91,7 @@ def gpus(wildcards):
     """How many GPUs an arm asks a cluster for."""
     if CONFIG.measure.device == "cpu":
         return 0
-    vllm = CONFIG.measure.vllm
-    sizes = vllm.tensor_parallel_size * vllm.pipeline_parallel_size
-    return sizes if CONFIG.engine(wildcards.arm) == "vllm" else 1
+    return CONFIG.gpus(wildcards.arm)
 
 
 CONTAINED = any(

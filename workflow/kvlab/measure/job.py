@@ -32,6 +32,23 @@ class Job:
         return self.kv_slots // self.max_model_len
 
 
+@dataclass(frozen=True)
+class Feed:
+    """How the requests of one pass reach a loaded engine, and who is admitted.
+
+    `kind`: sequential, batch (see `Job.feed`) or open (requests arrive over time: `due_s`, seconds after the pass
+    begins, one a request, ascending). `limit_s`: an open pass ends so many seconds after it began; what is unfinished
+    then stays unfinished. `policy`: an admission policy of `kvlab.allocators.policies`; None leaves it to the engine.
+    `record`: whether the cache is recorded at each step.
+    """
+
+    kind: str
+    policy: str | None = None
+    due_s: tuple[float, ...] = ()
+    limit_s: float | None = None
+    record: bool = True
+
+
 @dataclass
 class EngineFacts:
     """What the engine got, read from its tensors and its block pool. The fields are those of `records.Run`."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from kvlab.errors import NotRunnable
-from kvlab.records import Output, Request, Served, Step
+from kvlab.records import Output, Preemption, Request, Served, Step
 
 
 @dataclass
@@ -15,7 +15,12 @@ class Entry:
     """One request, as it is served. Times are `time.monotonic_ns`."""
 
     request: Request
-    arrival_ns: int | None = None
+    arrival_ns: int | None = None  # planned, where requests arrive over time
+    sent_ns: int | None = None
+    seen_ns: int | None = None
+    admitted_ns: int | None = None
+    chunk: tuple[int, int] | None = None  # slots asked for and taken by a reserving policy
+    preemptions: int = 0
     token_ns: list[int] = field(default_factory=list)
     token_ids: list[int] = field(default_factory=list)
     finish_ns: int | None = None
@@ -36,8 +41,10 @@ class Journal:
         self.part = part
         self.entries = {request.id: Entry(request) for request in requests}
         self.steps: list[tuple[int, int, int, int, int, list[list[int]]]] = []
+        self.lost: list[tuple[int, int, int, int, bool]] = []
         self.finished = 0
         self.output_tokens = 0
+        self.complete = True  # False: stopped at a cell's own time limit, what is unfinished is a lower bound
         self._deadline_ns = deadline_ns
         self._on_finish = on_finish
 
@@ -45,6 +52,19 @@ class Journal:
         """These requests were handed to the engine at `t_ns`."""
         for id in ids:
             self.entries[id].arrival_ns = t_ns
+
+    def plan(self, id: int, t_ns: int) -> None:
+        """This request is to arrive at `t_ns`."""
+        self.entries[id].arrival_ns = t_ns
+
+    def sent(self, id: int, t_ns: int) -> None:
+        """This request was handed to the engine at `t_ns`."""
+        self.entries[id].sent_ns = t_ns
+
+    def preempt(self, t_ns: int, step: int, id: int, tokens: int, last_under_way: bool) -> None:
+        """A request lost its cache of `tokens` in the part's step number `step`, from 0."""
+        self.entries[id].preemptions += 1
+        self.lost.append((t_ns, step, id, tokens, last_under_way))
 
     def tokens(self, id: int, token_ids: Sequence[int], t_ns: int) -> None:
         """`token_ids` of a request reached the caller at `t_ns`."""
@@ -80,6 +100,10 @@ class Journal:
 
     def served(self, origin_ns: int) -> list[Served]:
         """A line a request, in the workload's order."""
+
+        def told(t_ns: int | None) -> float | None:
+            return None if t_ns is None else seconds(t_ns, origin_ns)
+
         return [
             Served(
                 id=entry.request.id,
@@ -87,12 +111,26 @@ class Journal:
                 output_tokens=len(entry.token_ids),
                 arrival_s=seconds(entry.arrival_ns or origin_ns, origin_ns),
                 token_s=[seconds(t, origin_ns) for t in entry.token_ns],
-                finish_s=None if entry.finish_ns is None else seconds(entry.finish_ns, origin_ns),
+                finish_s=told(entry.finish_ns),
                 finish_reason=entry.finish_reason,
                 cached_tokens=entry.cached_tokens,
                 part=self.part,
+                sent_s=told(entry.sent_ns),
+                seen_s=told(entry.seen_ns),
+                admitted_s=told(entry.admitted_ns),
+                asked_slots=entry.chunk[0] if entry.chunk else None,
+                chunk_slots=entry.chunk[1] if entry.chunk else None,
+                preemptions=entry.preemptions,
+                asked_tokens=None if entry.finish_ns is not None else entry.request.max_new_tokens,
             )
             for entry in self.entries.values()
+        ]
+
+    def preempted(self, origin_ns: int, first: int = 0) -> list[Preemption]:
+        """A line a preemption; `first`: the number of the part's first step."""
+        return [
+            Preemption(seconds(t_ns, origin_ns), first + step, id, tokens, under_way, self.part)
+            for t_ns, step, id, tokens, under_way in self.lost
         ]
 
     def stepped(self, origin_ns: int, first: int = 0) -> list[Step]:
@@ -110,7 +148,12 @@ class Journal:
         ]
 
     def check(self) -> None:
-        """Raises RuntimeError where a request did not get exactly the tokens that it asked for: unequal work."""
+        """Raises RuntimeError where a request did not get exactly the tokens that it asked for: unequal work.
+
+        A cell that was stopped at its time limit has requests that are not done.
+        """
+        if not self.complete:
+            return
         for id, entry in self.entries.items():
             if len(entry.token_ids) != entry.request.max_new_tokens or entry.finish_ns is None:
                 raise RuntimeError(

@@ -7,7 +7,6 @@ import math
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from kvlab.errors import ConfigError, NotRunnable
 
@@ -62,13 +61,12 @@ def choose_device(wanted: str, gpus: int) -> str:
     return wanted
 
 
-def check_gpus(settings: dict[str, Any], gpus: int) -> None:
-    """Raises ConfigError where the engine is to be spread over more GPUs than there are."""
-    tensor, stages = settings.get("tensor_parallel_size", 1), settings.get("pipeline_parallel_size", 1)
-    if tensor * stages > max(gpus, 1):
+def check_gpus(needed: int, gpus: int) -> None:
+    """Raises ConfigError where an engine is to be spread over more GPUs than there are."""
+    if needed > max(gpus, 1):
         raise ConfigError(
-            f"tensor_parallel_size {tensor} x pipeline_parallel_size {stages} needs {tensor * stages} GPUs, "
-            f"this machine has {gpus}; lower measure.vllm.* or run on a larger machine"
+            f"the engine needs {needed} GPUs, this machine has {gpus}; lower "
+            "measure.vllm.tensor_parallel_size or pipeline_parallel_size, or run on a larger machine"
         )
 
 
@@ -103,12 +101,17 @@ def kv_bytes_per_slot(model: Path, dtype: str) -> int:
 
 
 def weights_bytes(model: Path, dtype: str) -> int:
-    """Bytes of the checkpoint's weights in `dtype`, from the headers of its safetensors files."""
+    """Bytes of the weights in `dtype`, from the headers of the checkpoint's safetensors files.
+
+    Of a model without a checkpoint (`load_format: dummy`) from the number of parameters in its fingerprint.
+    """
     elements = 0
     for path in model.glob("*.safetensors"):
         with path.open("rb") as file:
             header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
         elements += sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+    if not elements:
+        elements = json.loads((model / "fingerprint.json").read_text(encoding="utf-8")).get("parameters", 0)
     return elements * ITEM_BYTES[dtype]
 
 

@@ -28,7 +28,9 @@ REFRESH_S = 1.0  # how often the process tree, and who else uses the GPU, is loo
 
 
 class Monitor:
-    """Runs the sampler while the context is open; `readings` then holds what it saw, [t_ns, fields]."""
+    """Runs the sampler while the context is open. `take` gives what it saw since the last time, [t_ns, fields]; when it
+    is closed, `readings` is what was left.
+    """
 
     def __init__(self, file: Path, interval_ms: float, gpus: Sequence[int] = ()) -> None:
         self.file, self.interval_ms, self.gpus = file, interval_ms, list(gpus)
@@ -50,10 +52,25 @@ class Monitor:
         self.idle_bytes, self.total_bytes = started["used_bytes"], started["total_bytes"]
         return self
 
+    def take(self) -> list[tuple[int, Reading]]:
+        """What was seen since the last call, one sample of now at its end. RuntimeError where the sampler has died."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.write("more\n")
+            self._process.stdin.flush()
+        if not self._process.stdout.readline():
+            raise RuntimeError(f"the memory sampler died (exit code {self._process.wait()})")
+        lines = self.file.read_text(encoding="utf-8").splitlines()
+        self.file.unlink()
+        return [(t_ns, reading) for t_ns, reading in map(json.loads, lines)]
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stops the sampler; raises RuntimeError where it had died, unless something else went wrong first."""
+        if kind is None:
+            self.readings = self.take()
         assert self._process.stdin is not None
         with suppress(BrokenPipeError):
             self._process.stdin.write("stop\n")  # an end of file may not come: forked processes hold the pipe open
@@ -65,11 +82,7 @@ class Monitor:
             code = self._process.wait()
         if self._process.stdout is not None:
             self._process.stdout.close()
-        if code == 0 and self.file.exists():
-            lines = self.file.read_text(encoding="utf-8").splitlines()
-            self.readings = [(t_ns, reading) for t_ns, reading in map(json.loads, lines)]
-            self.file.unlink()
-        elif kind is None:
+        if code and kind is None:
             raise RuntimeError(f"the memory sampler died (exit code {code})")
 
 
@@ -157,7 +170,7 @@ def _nvml_reader(driver: int, gpus: Sequence[int]) -> tuple[Callable[[], Reading
 
 
 def sample(driver: int, interval_ms: float, gpus: Sequence[int], file: Path) -> None:
-    """Samples until a line comes on standard input, then writes [t_ns, fields] a line; or until the driver is gone."""
+    """Samples until `stop` comes on standard input, or the driver is gone; at `more` writes [t_ns, fields] a line."""
     read, total = _nvml_reader(driver, gpus) if gpus else _tree_reader(driver)
     lines = []
     due = time.monotonic()
@@ -173,14 +186,17 @@ def sample(driver: int, interval_ms: float, gpus: Sequence[int], file: Path) -> 
             due = time.monotonic()
         if select.select([sys.stdin], [], [], max(0.0, due - time.monotonic()))[0]:
             told = sys.stdin.readline()
-            break
+            if told != "more\n":
+                break
+            lines.append((time.monotonic_ns(), read()))
+            file.write_text("".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines), encoding="utf-8")
+            lines = []
+            print("there", flush=True)
         if os.getppid() != driver:
             told = ""
             break
     if not told:
         sys.exit("the measuring process is gone")
-    lines.append((time.monotonic_ns(), read()))
-    file.write_text("".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines), encoding="utf-8")
 
 
 if __name__ == "__main__":

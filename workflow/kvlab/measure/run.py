@@ -1,13 +1,16 @@
-"""Runs one arm on one workload, once: phases, parts, and the raw logs. It knows no engine by name.
+"""One process: an engine loaded, compiled and warmed up once, then passes, each a raw folder. No engine is named here.
 
-In: the section of the configuration, the workload's requests, the model's folder. Out: a raw folder with the files of
-`records.RAW_FILES`, whole or not at all.
+In: the passes of a process, which share an engine configuration, the workload's requests, the model's folder. Out: for
+each pass a raw folder with the files of `records.RAW_FILES`, whole or not at all. A pass that is there already is not
+measured again; a process that is killed keeps its whole passes.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+import tempfile
+import uuid
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -16,109 +19,131 @@ from typing import Any
 
 from kvlab.errors import NotRunnable
 from kvlab.measure import inputs, machine
-from kvlab.measure.engines import Engine, open_engine
+from kvlab.measure.engines import Engine, environment, open_engine
 from kvlab.measure.engines.text import decoder
 from kvlab.measure.job import Job
 from kvlab.measure.journal import Journal, now_ns, seconds
 from kvlab.measure.monitor import Monitor
-from kvlab.records import (
-    Output,
-    Phase,
-    Request,
-    Run,
-    Sample,
-    Served,
-    Step,
-    digest,
-    whole_folder,
-    write_json,
-    write_lines,
-)
+from kvlab.measure.passes import Pass, Planned
+from kvlab.measure.store import Store
+from kvlab.records import Phase, Request, Run, Sample, digest
 from kvlab.terminal import say
 
 
-def measure(
-    section: dict[str, Any],
-    *,
-    workload: str,
-    arm: str,
-    repeat: int,
-    requests_file: Path,
-    model: Path,
-    folder: Path,
-) -> Run:
-    """Measure one arm once and write its raw folder; returns its `run.json`.
-
-    An arm that this machine can't run, or that takes longer than its time budget, is written with status not_run, its
-    reason, and empty logs. A fault of the input raises KvlabError and a fault of the engine whatever it raised;
-    neither leaves anything behind.
-    """
-    for left in folder.parent.glob(f".{folder.name}.*"):  # by a run that was killed
-        shutil.rmtree(left, ignore_errors=True)
-    requests = inputs.requests(requests_file, section["max_model_len"])
-    origin_ns = now_ns()
-    run = Run(
-        workload=workload,
-        arm=arm,
-        repeat=repeat,
-        status="failed",
-        origin_ns=origin_ns,
-        started_utc=datetime.now(UTC).isoformat(timespec="seconds"),
-        dtype=section["settings"]["dtype"],
-        kv_slots_asked=section["kv_slots"],
-        max_model_len=section["max_model_len"],
-        workload_sha256=digest(requests_file),
-        model_fingerprint=inputs.fingerprint(model),
-        caches_warm=machine.warm_caches(),
-        settings=section,
-    )
-    with whole_folder(folder) as building:
-        measurement = _Measurement(section, run, requests, model, building / "scratch")
-        try:
-            measurement.run_all()
-            run.status = "completed"
-        except NotRunnable as reason:
-            run.status, run.reason, run.parts = "not_run", str(reason), []
-            measurement.forget()
-        finally:
-            shutil.rmtree(building / "scratch", ignore_errors=True)
-        measurement.write(building)
-    say(measurement.summary())
+def measure(section: dict[str, Any], *, workload: str, arm: str, repeat: int, requests_file: Path, model: Path,
+            folder: Path) -> Run:  # fmt: skip
+    """Measure one arm once, in a process of its own, and write its raw folder; returns its `run.json`."""
+    cell = Planned(section, workload, arm, repeat, folder)
+    (run,) = measure_process([cell], name=arm, requests_file=requests_file, model=model)
     return run
 
 
-class _Measurement:
-    """One run under way."""
+def measure_process(
+    cells: Sequence[Planned], *, name: str, requests_file: Path, model: Path, store: Store | None = None
+) -> list[Run]:
+    """Measure the cells, in order, with one loaded engine, and write their raw folders; returns each `run.json`.
 
-    def __init__(self, section: dict[str, Any], run: Run, requests: list[Request], model: Path, scratch: Path) -> None:
-        self.section, self.run, self.requests, self.model, self.scratch = section, run, requests, model, scratch
-        self.deadline_ns = run.origin_ns + int(section["settings"]["time_budget_s"] * 1e9)
-        self.forget()
+    A cell that this machine can't run, or that takes longer than its time budget, is written with status not_run, its
+    reason, and empty logs. A fault of the input raises KvlabError and a fault of the engine whatever it raised; neither
+    leaves anything of its cell behind. `store` keeps finished passes: those it has are not measured again. The
+    process's environment is afterwards what it was.
+    """
+    for cell in cells:
+        for left in cell.folder.parent.glob(f".{cell.folder.name}.*"):  # by a run that was killed
+            shutil.rmtree(left, ignore_errors=True)
+    requests = inputs.requests(requests_file, cells[0].section["max_model_len"])
+    facts = {"workload_sha256": digest(requests_file), "model_fingerprint": inputs.fingerprint(model)}
+    runs: dict[str, Run] = {}
+    missing = []
+    for cell in cells:
+        found = store.fetch(cell, facts) if store else None
+        if found is None:
+            missing.append(cell)
+        else:
+            say(f"measure {cell.workload} {cell.name} #{cell.repeat}: measured before")
+            runs[cell.name] = found
+    if missing:
+        beside = missing[0].folder
+        beside.parent.mkdir(parents=True, exist_ok=True)
+        hidden = tempfile.TemporaryDirectory(dir=beside.parent, prefix=f".{beside.name}.")
+        with environment.kept(), hidden as scratch:
+            order = [cell.name for cell in missing]
+            process = _Process(missing, name, order, requests, model, Path(scratch), facts, store)
+            for one in process.run_all():
+                runs[one.cell] = one
+    return [runs[cell.name] for cell in cells]
 
-    def forget(self) -> None:
-        """Drop all that was logged."""
-        self.phases: list[Phase] = []
-        self.steps: list[Step] = []
-        self.served: list[Served] = []
-        self.samples: list[Sample] = []
-        self.outputs: list[Output] = []
 
-    def run_all(self) -> None:
-        """All phases, with the sampler beside them."""
-        settings, run = self.section["settings"], self.run
-        gpus = machine.gpu_indices()
-        run.device = machine.choose_device(settings["device"], len(gpus))
-        machine.check_gpus(settings["engine"], len(gpus))
-        self.scratch.mkdir()
-        arm = self.section["arm"]
+class _Process:
+    """A process under way."""
+
+    def __init__(
+        self,
+        cells: Sequence[Planned],
+        name: str,
+        order: list[str],
+        requests: list[Request],
+        model: Path,
+        scratch: Path,
+        facts: dict[str, str],
+        store: Store | None,
+    ) -> None:
+        self.requests, self.model, self.scratch, self.store = requests, model, scratch, store
+        self.origin_ns = now_ns()
+        self.section = cells[0].section
+        self.phases: list[Phase] = []  # of the process: load, compile, warmup
+        told = {"id": uuid.uuid4().hex[:12], "name": name, "block": cells[0].repeat}
+        self.passes = []
+        for number, cell in enumerate(cells):
+            run = Run(
+                workload=cell.workload,
+                arm=cell.arm,
+                repeat=cell.repeat,
+                status="failed",
+                origin_ns=self.origin_ns,
+                started_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+                dtype=cell.section["settings"]["dtype"],
+                kv_slots_asked=cell.section["kv_slots"],
+                max_model_len=cell.section["max_model_len"],
+                caches_warm=machine.warm_caches(),
+                settings=cell.section,
+                policy=cell.policy,
+                rate=cell.rate,
+                arrivals=cell.section.get("arrivals", {}),
+                process=told | {"pass": number, "order": order},
+                workload_sha256=facts["workload_sha256"],
+                model_fingerprint=facts["model_fingerprint"],
+            )
+            self.passes.append(Pass(cell, run, requests))
+
+    def run_all(self) -> list[Run]:
+        """All passes, with the sampler beside them. What can't run is written as not run."""
+        try:
+            gpus = machine.gpu_indices()
+            device = machine.choose_device(self.section["settings"]["device"], len(gpus))
+            engine = self._engine(device, len(gpus))
+            machine.check_gpus(engine.gpus, len(gpus))
+            ready = [one for one in self.passes if self._checked(one, engine)]
+            if ready:
+                self._measure(ready, engine, gpus[: engine.gpus] if device == "cuda" else [])
+        except NotRunnable as reason:
+            for one in self.passes:
+                if one.run.status == "failed":
+                    self._refuse(one, reason)
+        return [one.run for one in self.passes]
+
+    def _engine(self, device: str, gpus: int) -> Engine:
+        settings, arm = self.section["settings"], self.section["arm"]
+        for one in self.passes:
+            one.run.device = device
         job = Job(
             arm=arm["name"],
             feed=arm["feed"],
             options=arm["options"],
             settings=settings["engine"],
             model=self.model,
-            device=run.device,
-            gpus=len(gpus),
+            device=device,
+            gpus=gpus,
             dtype=settings["dtype"],
             threads=machine.threads(settings["threads"]),
             kv_slots=self.section["kv_slots"],
@@ -126,25 +151,45 @@ class _Measurement:
             record_steps=settings["record_steps"],
             scratch=self.scratch,
         )
-        engine = open_engine(arm["engine"], job)
-        interval_ms = settings["sampling"]["interval_ms"]
-        used = gpus[: engine.gpus] if run.device == "cuda" else []
+        return open_engine(arm["engine"], job)
+
+    def _checked(self, one: Pass, engine: Engine) -> bool:
+        """Before anything is loaded: every request that a pass may send, against its policy."""
+        try:
+            for requests in one.parts().values():
+                engine.check(requests, one.feed(requests))
+        except NotRunnable as reason:
+            self._refuse(one, reason)
+            return False
+        return True
+
+    def _refuse(self, one: Pass, reason: NotRunnable) -> None:
+        one.run.status, one.run.reason, one.run.parts = "not_run", str(reason), []
+        one.forget()
+        self._write(one)
+
+    def _measure(self, passes: list[Pass], engine: Engine, used: list[int]) -> None:
+        interval_ms = self.section["settings"]["sampling"]["interval_ms"]
         with Monitor(self.scratch / "device", interval_ms, used) as monitor:
-            run.sampler = {"source": monitor.source, "interval_ms": interval_ms}
-            run.idle_device_bytes, run.device_total_bytes = monitor.idle_bytes, monitor.total_bytes
+            for one in passes:
+                one.run.sampler = {"source": monitor.source, "interval_ms": interval_ms}
+                one.run.idle_device_bytes, one.run.device_total_bytes = monitor.idle_bytes, monitor.total_bytes
             free = (monitor.total_bytes or 0) - (monitor.idle_bytes or 0) if used else machine.free_memory()
-            machine.check_room(self.model, run.dtype, engine.slots, free, "GPU" if used else "machine")
+            dtype = self.section["settings"]["dtype"]
+            machine.check_room(self.model, dtype, engine.slots, free, "GPU" if used else "machine")
             try:
-                journals = self._serve_all(engine)
-                for name, value in vars(engine.facts()).items():
-                    setattr(run, name, value)
+                self._load(engine)
+                for number, one in enumerate(passes):
+                    self._serve(one, engine, monitor, self.origin_ns if number == 0 else now_ns())
             finally:
                 engine.close()
-        self._collect(journals, monitor)
 
-    def _serve_all(self, engine: Engine) -> list[Journal]:
-        settings = self.section["settings"]
-        with self._phase("load"):
+    def _deadline(self, begin_ns: int) -> int:
+        return begin_ns + int(self.section["settings"]["time_budget_s"] * 1e9)
+
+    def _load(self, engine: Engine) -> None:
+        deadline = self._deadline(self.origin_ns)
+        with self._phase("load", self.phases, deadline):
             engine.load()
         if engine.compile_s > 0:
             # Where within the load it lay is not known: it is put at its end.
@@ -152,83 +197,61 @@ class _Measurement:
             middle = round(max(load.start_s, load.end_s - engine.compile_s), 6)
             self.phases[-1:] = [replace(load, end_s=middle), Phase("compile", middle, load.end_s)]
         else:
-            with self._phase("compile"):
+            with self._phase("compile", self.phases, deadline):
                 engine.compile()
-        with self._phase("warmup"):
-            warming = self.requests[: settings["warmup_requests"]]
-            warmth = Journal(warming, "warmup", self.deadline_ns)
+        first = self.passes[0]
+        with self._phase("warmup", self.phases, deadline):
+            warming = self.requests[: self.section["settings"]["warmup_requests"]]
+            warmth = Journal(warming, "warmup", deadline)
             if warming:
-                engine.serve(warming, warmth)
+                engine.serve(warming, warmth, first.warming())
         engine.collect(warmth)
-        journals = []
-        for part, requests in self._parts().items():
-            journal = Journal(requests, part, self.deadline_ns, self._progress)
-            with self._phase("measure", part):
-                engine.serve(requests, journal)
-            engine.collect(journal)
-            journal.check()
-            journals.append(journal)
-        self.run.parts = [journal.part for journal in journals]
-        return journals
+        engine.settle()
 
-    def _parts(self) -> dict[str, list[Request]]:
-        """What is measured: a cut workload in part by sequential and other slow arms, in part and whole by the rest."""
-        cut = self.section["sequential_requests"]
-        if cut is None or cut >= len(self.requests):
-            return {"all": self.requests}
-        if self.section["cut_only"]:
-            return {"cut": self.requests[:cut]}
-        return {"cut": self.requests[:cut], "all": self.requests}
+    def _serve(self, one: Pass, engine: Engine, monitor: Monitor, begin_ns: int) -> None:
+        """One pass: all its parts, then its folder. Its time budget is its own."""
+        deadline = self._deadline(begin_ns)
+        phases: list[Phase] = []
+        try:
+            for part, requests in one.parts().items():
+                journal = Journal(requests, part, deadline, self._progress(one))
+                with self._phase("measure", phases, deadline, part, one):
+                    engine.serve(requests, journal, one.feed(requests))
+                engine.collect(journal)
+                journal.check()
+                one.journals.append(journal)
+            for name, value in vars(engine.facts()).items():
+                setattr(one.run, name, value)
+            one.run.parts = [journal.part for journal in one.journals]
+            one.run.status = "completed"
+            one.collect(self.phases + phases, decoder(self.model))
+            one.samples = [Sample(t_s=seconds(t_ns, self.origin_ns), **seen) for t_ns, seen in monitor.take()]
+        except NotRunnable as reason:
+            self._refuse(one, reason)
+        else:
+            self._write(one)
+        engine.settle()
+
+    def _write(self, one: Pass) -> None:
+        one.write()
+        if self.store and one.run.status == "completed":
+            self.store.keep(one.cell, one.run)
+        say(one.summary())
 
     @contextmanager
-    def _phase(self, name: str, part: str = "all") -> Iterator[None]:
-        say(f"{self._name()} {name}", passing=True)
+    def _phase(
+        self, name: str, phases: list[Phase], deadline: int, part: str = "all", one: Pass | None = None
+    ) -> Iterator[None]:
+        say(f"{(one or self.passes[0]).title} {name}", passing=True)
         start = now_ns()
-        if start > self.deadline_ns:
+        if start > deadline:
             raise NotRunnable(f"stopped at the time budget, before {name}; raise measure.time_budget_s")
         yield
-        origin = self.run.origin_ns
-        self.phases.append(Phase(name, seconds(start, origin), seconds(now_ns(), origin), part))
+        phases.append(Phase(name, seconds(start, self.origin_ns), seconds(now_ns(), self.origin_ns), part))
 
-    def _collect(self, journals: list[Journal], monitor: Monitor) -> None:
-        origin = self.run.origin_ns
-        decode = decoder(self.model)
-        for journal in journals:
-            self.steps += journal.stepped(origin, first=len(self.steps))
-            self.served += journal.served(origin)
-            self.outputs += journal.outputs(decode)
-        self.samples = [Sample(t_s=seconds(t_ns, origin), **reading) for t_ns, reading in monitor.readings]
+    def _progress(self, one: Pass) -> Any:
+        def show(journal: Journal) -> None:
+            count = f"{journal.finished}/{len(journal.entries)} requests"
+            say(f"{one.title} {count}, {journal.output_tokens} tokens", passing=True)
 
-    def write(self, folder: Path) -> None:
-        """The raw folder's files."""
-        write_lines(folder / "phases.jsonl", self.phases)
-        write_lines(folder / "steps.jsonl", self.steps)
-        write_lines(folder / "requests.jsonl", self.served)
-        write_lines(folder / "device.jsonl", self.samples)
-        write_lines(folder / "outputs.jsonl", self.outputs)
-        write_json(folder / "run.json", vars(self.run))
-
-    def _name(self) -> str:
-        return f"measure {self.run.workload} {self.run.arm} #{self.run.repeat}:"
-
-    def _progress(self, journal: Journal) -> None:
-        say(
-            f"{self._name()} {journal.finished}/{len(journal.entries)} requests, {journal.output_tokens} tokens",
-            passing=True,
-        )
-
-    def summary(self) -> str:
-        """One line for the person who waits."""
-        if self.run.status != "completed":
-            return f"{self._name()} not run: {self.run.reason}"
-        last = [phase for phase in self.phases if phase.phase == "measure"][-1]
-        took = last.end_s - last.start_s
-        mine = [served for served in self.served if served.part == last.part]
-        tokens = sum(served.output_tokens for served in mine)
-        return (
-            f"{self._name()} {len(mine)} requests, {tokens} output tokens in {took:.2f} s "
-            f"({tokens / took:.1f} tokens/s), ready after {self._ready_s():.1f} s"
-        )
-
-    def _ready_s(self) -> float:
-        return min(phase.start_s for phase in self.phases if phase.phase == "measure")
+        return show

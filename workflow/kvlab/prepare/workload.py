@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from kvlab.errors import ConfigError, KvlabError
-from kvlab.prepare import artifact, lengths
+from kvlab.prepare import arrivals, artifact, lengths
 from kvlab.records import Request, read_text, write_lines
 
 
@@ -30,6 +30,8 @@ def make(section: dict[str, Any], model: Path, path: Path) -> list[Request]:
             lengths_of(wanted, longest, section["seed"]), fingerprint["vocab_size"], section["seed"]
         )
     _check(requests, longest)
+    if section.get("arrivals"):
+        requests = arrivals.planned(requests, section["arrivals"], wanted, section["seed"])
     write_lines(path, requests)
     return requests
 

@@ -8,17 +8,18 @@ at every step.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from kvlab.accounting import SHARES, Accounting
+from kvlab.accounting import SHARES, Accounting, chunks_of
 from kvlab.allocators.contiguous import SimulatedRequest
+from kvlab.allocators.policies import POLICIES, RESERVED, allocator_of
 from kvlab.errors import KvlabError
 from kvlab.quantities import Quantity
 from kvlab.raw import RawRun
 from kvlab.records import Served, Step
 from kvlab.simulate.scheduler import Scheduler
-from kvlab.simulate.studies.cases import POLICIES, allocator_of
 from kvlab.simulate.timeline import run_record
 
 _FILES = ("run.json", "requests.jsonl", "steps.jsonl")
@@ -50,7 +51,22 @@ def jobs_of(steps: Sequence[Step], served: Sequence[Served]) -> list[SimulatedRe
             first.setdefault(request, (row, place))
     never = (len(steps), 0)
     order = sorted(served, key=lambda one: (first.get(one.id, never), one.arrival_s, one.id))
-    return [SimulatedRequest(one.id, one.prompt_tokens, max(one.output_tokens, 1)) for one in order]
+    return [_job(one) for one in order]
+
+
+def arriving(steps: Sequence[Step], served: Sequence[Served]) -> list[SimulatedRequest]:
+    """The requests of an open loop, in the order in which the engine's core saw them.
+
+    A request arrives, in iterations, after the steps that had begun before the core saw it; one that it never saw is
+    left out.
+    """
+    began = [step.t_s for step in steps if step.held]
+    seen = sorted((one for one in served if one.seen_s is not None), key=lambda one: (one.seen_s, one.id))
+    return [_job(one, float(bisect_left(began, one.seen_s or 0.0))) for one in seen]
+
+
+def _job(one: Served, arrival: float = 0.0) -> SimulatedRequest:
+    return SimulatedRequest(one.id, one.prompt_tokens, max(one.asked_tokens or one.output_tokens, 1), arrival)
 
 
 def serve_again(raw: RawRun, policy: str) -> tuple[Accounting, Iterator[Step]]:
@@ -58,16 +74,16 @@ def serve_again(raw: RawRun, policy: str) -> tuple[Accounting, Iterator[Step]]:
     run = raw.run
     if not raw.served:
         raise KvlabError(f"{raw.folder}: no requests to serve again; the run recorded none")
-    allocator = allocator_of(policy, run.pool_slots, run.max_model_len, run.block_size)
+    allocator = allocator_of(policy, run.pool_slots, run.max_model_len, run.block_size, in_blocks=True)
     sequential = run.settings.get("arm", {}).get("feed") == "sequential"
-    budget = run.engine.get("max_num_batched_tokens") if policy == "paged" else None
+    stopped = any(one.finish_s is None for one in raw.served)
     timeline = Scheduler(
-        jobs_of(raw.steps, raw.served),
+        jobs_of(raw.steps, raw.served) if run.rate is None else arriving(raw.steps, raw.served),
         allocator,
         max_running=1 if sequential else run.max_num_seqs,
-        token_budget=budget,
+        token_budget=run.engine.get("max_num_batched_tokens"),
         asynchronous=bool(run.engine.get("async_scheduling")),
-    ).run()
+    ).run(sum(bool(step.held) for step in raw.steps) if stopped else None)
     record = run_record(allocator, run.workload, policy, run.repeat, len(timeline))
     return timeline.accounting(record, allocator), timeline.steps(allocator)
 
@@ -96,8 +112,27 @@ def compare(measured: Sequence[Step], simulated: Iterable[Step]) -> Agreement:
 
 
 def agreement(raw: RawRun) -> Agreement:
-    """Simulated paging against the run's own log."""
-    return compare(raw.steps, serve_again(raw, "paged")[1])
+    """The run's own policy simulated, against its own log; paging where the log names none."""
+    return compare(charged(raw), serve_again(raw, raw.run.policy or "paged")[1])
+
+
+def charged(raw: RawRun) -> list[Step]:
+    """The run's steps with what its policy reserved in the place of what vLLM's blocks held of it.
+
+    A held entry is then [request, tokens, slots asked for], and `blocks` counts the chunks: as in a simulated log.
+    """
+    chunks = chunks_of(raw.served)
+    if not chunks:
+        return raw.steps
+    block = raw.run.block_size if raw.run.policy == RESERVED else 1
+    return [
+        replace(
+            step,
+            blocks=sum(chunks[id][1] for id, _, _ in step.held) // block,
+            held=[[id, tokens, chunks[id][0]] for id, tokens, _ in step.held],
+        )
+        for step in raw.steps
+    ]
 
 
 def quantities(raw: RawRun, key: str) -> list[Quantity]:

@@ -11,15 +11,15 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from kvlab.errors import ConfigError
-from kvlab.measure.job import EngineFacts, Job
+from kvlab.measure.job import EngineFacts, Feed, Job
 from kvlab.measure.journal import Journal
 from kvlab.records import Request
 
 
 class Engine(Protocol):
-    """One arm of an engine. The calls come in this order; `serve` may come several times.
+    """A loaded engine. The calls come in this order; `serve` and `collect` may come several times.
 
-    `load` and `compile` raise NotRunnable where this machine can't run the arm, out of memory included.
+    `load` and `compile` raise NotRunnable where this machine can't run the arm: any refusal by the engine's library.
     """
 
     slots: int  # KV slots that it will allocate
@@ -32,11 +32,17 @@ class Engine(Protocol):
     def compile(self) -> None:
         """Compile what is compiled on first use; nothing where nothing is."""
 
-    def serve(self, requests: Sequence[Request], journal: Journal) -> None:
+    def check(self, requests: Sequence[Request], feed: Feed) -> None:
+        """Raises NotRunnable where these could never be served this way; called before anything is loaded."""
+
+    def serve(self, requests: Sequence[Request], journal: Journal, feed: Feed) -> None:
         """Serve all requests, greedily and to exactly `max_new_tokens`; note arrivals and tokens."""
 
     def collect(self, journal: Journal) -> None:
         """Note the steps of what was served since the last call; the clock does not run."""
+
+    def settle(self) -> None:
+        """Between passes: drop what is unfinished and bring the cache's state back to what it was when loaded."""
 
     def facts(self) -> EngineFacts:
         """What was truly got, read back."""

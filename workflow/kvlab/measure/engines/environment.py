@@ -4,9 +4,28 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from kvlab.measure.job import Job
 from kvlab.paths import WORKFLOW
+
+
+@contextmanager
+def kept() -> Iterator[None]:
+    """Whatever a measurement sets, its process has its environment and module path back afterwards.
+
+    What runs in the same process later (another measurement, a test) is not to inherit, say, the path of a log file
+    in a folder that is gone.
+    """
+    variables, path = dict(os.environ), list(sys.path)
+    try:
+        yield
+    finally:
+        for name in set(os.environ) - set(variables):
+            del os.environ[name]
+        os.environ.update(variables)
+        sys.path[:] = path
 
 
 def prepare(job: Job) -> None:

@@ -8,30 +8,14 @@ from typing import Any
 import numpy as np
 
 from kvlab.accounting import Accounting
-from kvlab.allocators.contiguous import Allocator, Contiguous, SimulatedRequest
-from kvlab.allocators.paged import Paged
-from kvlab.allocators.reserved import Reserved
+from kvlab.allocators.contiguous import Allocator, SimulatedRequest
+from kvlab.allocators.policies import POLICIES as POLICIES
+from kvlab.allocators.policies import allocator_of as allocator_of
 from kvlab.errors import KvlabError
 from kvlab.prepare import lengths
 from kvlab.records import Run
 from kvlab.simulate.scheduler import Scheduler
 from kvlab.simulate.timeline import Timeline, run_record
-
-POLICIES = ("orca-max", "orca-pow2", "orca-oracle", "paged")
-
-
-def allocator_of(policy: str, pool: int, max_len: int, block: int, watermark: float = 0.0, **sharing: Any) -> Allocator:
-    """An allocator by its name in figures and tables: one of POLICIES, or "reserved", which the paper does not have.
-
-    `sharing`: samples, share, prefix of Paged.
-    """
-    if policy == "paged":
-        return Paged(pool, block, watermark=watermark, **sharing)
-    if policy == "reserved":
-        return Reserved(pool, block)
-    if policy in POLICIES:
-        return Contiguous(pool, policy.removeprefix("orca-"), max_len)
-    raise KvlabError(f"policy {policy!r}: one of {', '.join(POLICIES)}, reserved")
 
 
 def draw(drawn_from: dict[str, Any], requests: int, seed: int, max_total: int) -> lengths.Lengths:

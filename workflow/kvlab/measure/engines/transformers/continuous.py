@@ -22,7 +22,6 @@ from kvlab.measure.journal import Journal, now_ns
 from kvlab.records import Request
 
 FULL = ("FullAttentionCacheAllocator",)
-BLOCK_SIZE = 16  # as vLLM's arms, so that one thing differs; transformers' own default is 256
 
 
 class Continuous:
@@ -48,8 +47,8 @@ class Continuous:
         return self.model.init_continuous_batching(
             generation_config=GenerationConfig(do_sample=False, eos_token_id=-1, pad_token_id=0),
             continuous_batching_config=ContinuousBatchingConfig(
-                block_size=BLOCK_SIZE,
-                num_blocks=self.job.kv_slots // BLOCK_SIZE,
+                block_size=self.job.settings["block_size"],  # as vLLM's arms by default; transformers' own is 256
+                num_blocks=self.job.kv_slots // self.job.settings["block_size"],
                 max_batch_tokens=self.job.settings["batch_tokens"],
                 allow_block_sharing=False,  # no prefix caching
                 default_compile_level=1 if self.job.settings["compile"] == "on" else 0,

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from kvlab.errors import NotRunnable
 from kvlab.measure.engines import environment
-from kvlab.measure.job import EngineFacts, Job
+from kvlab.measure.engines.refusal import refusals
+from kvlab.measure.job import EngineFacts, Feed, Job
 from kvlab.measure.journal import Journal
 from kvlab.records import Request
 
@@ -60,7 +61,7 @@ class TransformersEngine:
             torch.set_num_threads(job.threads)
         environment.set_seed(job.seed)
         device_map = job.settings["device_map"]
-        with _memory():
+        with refusals("transformers"), _memory():
             self.model = AutoModelForCausalLM.from_pretrained(
                 job.model,
                 dtype=getattr(torch, job.dtype),
@@ -90,7 +91,12 @@ class TransformersEngine:
         with _memory():
             self.way.compile()
 
-    def serve(self, requests: Sequence[Request], journal: Journal) -> None:
+    def check(self, requests: Sequence[Request], feed: Feed) -> None:
+        """It serves a queue that is there from the start, and admits as its cache decides."""
+        if feed.kind == "open":
+            raise NotRunnable("requests that arrive over time: transformers' arms can't; vLLM's arms can")
+
+    def serve(self, requests: Sequence[Request], journal: Journal, feed: Feed) -> None:
         """Serve all requests."""
         assert self.way is not None
         with _memory():
@@ -100,6 +106,9 @@ class TransformersEngine:
         """The steps were noted as they were served."""
         assert self.way is not None
         self.way.collect()
+
+    def settle(self) -> None:
+        """Each of its arms has a process of its own: there is one pass."""
 
     def facts(self) -> EngineFacts:
         """Versions, attention, weights; the cache from its tensors."""

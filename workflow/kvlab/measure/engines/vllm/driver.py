@@ -1,4 +1,4 @@
-"""vLLM: batching on blocks, one request at a time, or with only as many as a contiguous allocator could admit.
+"""vLLM: one loaded engine, for passes that differ in who is admitted and in how requests come.
 
 Requests go in by `LLM.llm_engine.add_request` and come out of `step`, which is what `LLM.generate` does; between the
 two calls the time of each token is noted.
@@ -6,7 +6,9 @@ two calls the time of each token is noted.
 
 from __future__ import annotations
 
+import json
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -14,10 +16,12 @@ from typing import Any
 from kvlab.errors import NotRunnable
 from kvlab.measure import machine
 from kvlab.measure.engines import environment
+from kvlab.measure.engines.vllm import admission
 from kvlab.measure.engines.vllm.failures import keep_errors, memory
-from kvlab.measure.engines.vllm.recorder import FILE, read_steps, scheduling
+from kvlab.measure.engines.vllm.open_loop import serve_open, take
+from kvlab.measure.engines.vllm.recorder import FILE, POLICY, RECORD, pool_file, read_notes, scheduling
 from kvlab.measure.engines.vllm.worker import ReadBack
-from kvlab.measure.job import EngineFacts, Job
+from kvlab.measure.job import EngineFacts, Feed, Job
 from kvlab.measure.journal import Journal, now_ns
 from kvlab.records import Request
 
@@ -56,7 +60,7 @@ class VllmEngine:
             )
         if job.device == "cpu" and torch.get_num_threads() != job.threads:
             torch.set_num_threads(job.threads)  # OMP_NUM_THREADS came too late where torch was imported before
-        with memory(job.scratch):
+        with memory(job.scratch, loading=True):
             self.llm = LLM(**self._arguments(eager))
             self.read = self.llm.collective_rpc("kvlab_read_back")
         self.compile_s = max(worker["compile_s"] for worker in self.read)
@@ -73,7 +77,9 @@ class VllmEngine:
             "block_size": block,
             "num_gpu_blocks_override": blocks,
             "kv_cache_memory_bytes": blocks * block * machine.kv_bytes_per_slot(job.model, job.dtype),
-            "max_num_seqs": self._most_at_once(),
+            "max_num_seqs": own["max_num_seqs"],
+            "max_num_batched_tokens": own["max_num_batched_tokens"],
+            "load_format": own["load_format"],
             "enable_prefix_caching": False,
             "skip_tokenizer_init": True,  # token ids go in and come out
             "enforce_eager": eager or not _can_compile(job),
@@ -86,47 +92,74 @@ class VllmEngine:
         }
         if own["async_scheduling"] is not None:
             arguments["async_scheduling"] = own["async_scheduling"]
-        if own["max_num_batched_tokens"] is not None:
-            arguments["max_num_batched_tokens"] = own["max_num_batched_tokens"]
         if job.record_steps:
             arguments["scheduler_cls"] = _name(scheduling)
         return arguments
 
-    def _most_at_once(self) -> int:
-        if self.job.options.get("admit") == "contiguous":
-            return self.job.contiguous_rows
-        return int(self.job.settings["max_num_seqs"])
-
     def compile(self) -> None:
         """It compiled, if at all, while it loaded."""
 
-    def serve(self, requests: Sequence[Request], journal: Journal) -> None:
+    def check(self, requests: Sequence[Request], feed: Feed) -> None:
+        """Every request against the policy: one that could never be admitted would wait for ever."""
+        lengths = [(len(request.prompt_token_ids), request.max_new_tokens) for request in requests]
+        admission.check(
+            feed.policy, self.job.kv_slots, self.job.max_model_len, self.job.settings["block_size"], lengths
+        )
+        if feed.policy not in (None, admission.PAGED) and not self.job.record_steps:
+            raise NotRunnable(f"policy {feed.policy}: it is the recording scheduler that admits; set record_steps")
+
+    def serve(self, requests: Sequence[Request], journal: Journal, feed: Feed) -> None:
         """Serve all requests."""
         with memory(self.job.scratch):
-            self._serve(requests, journal)
-
-    def _serve(self, requests: Sequence[Request], journal: Journal) -> None:
-        if self.job.feed == "sequential":
-            for request in requests:
-                journal.arrive([request.id], now_ns())
-                self._add(request)
-                self._run(journal)
-        else:
-            journal.arrive((request.id for request in requests), now_ns())
-            with self._held_back():
+            ready = self._render(requests, feed)
+            if feed.kind == "sequential":
                 for request in requests:
-                    self._add(request)
-            self._run(journal)
+                    journal.arrive([request.id], now_ns())
+                    self._add(ready, request.id)
+                    self._run(journal)
+            elif feed.kind == "open":
+                serve_open(self.llm.llm_engine, ready, journal, feed, _core_apart())
+            else:
+                journal.arrive((request.id for request in requests), now_ns())
+                with self._held_back():
+                    for request in requests:
+                        self._add(ready, request.id)
+                self._run(journal)
 
     def collect(self, journal: Journal) -> None:
-        """Fetch the steps that the scheduler noted since the last time."""
+        """Fetch what the scheduler noted since the last time. RuntimeError where it is not empty then."""
         if not self.job.record_steps:
             return
-        self.llm.reset_prefix_cache()  # the recorder writes: see there
-        block = self.job.settings["block_size"]
-        for t_ns, running, waiting, preempted, blocks, held in read_steps(self.steps_file):
+        self.llm.reset_prefix_cache()  # the recorder writes, and puts the free blocks in order: see there
+        notes, block = read_notes(self.steps_file), self.job.settings["block_size"]
+        for t_ns, running, waiting, preempted, blocks, held in notes.steps:
             slots = [[_request_id(id), tokens, count * block] for id, tokens, count in held]
             journal.step(t_ns, running, waiting, preempted, blocks, slots)
+        for id, t_ns in notes.seen.items():
+            journal.entries[_request_id(id)].seen_ns = t_ns
+        for id, (t_ns, asked, chunk) in notes.admitted.items():
+            entry = journal.entries[_request_id(id)]
+            entry.admitted_ns = t_ns
+            entry.chunk = None if asked is None or chunk is None else (asked, chunk)
+        for t_ns, step, id, tokens, under_way in notes.lost:
+            journal.preempt(t_ns, step, _request_id(id), tokens, under_way)
+
+    def settle(self) -> None:
+        """Abort what is unfinished, and make sure that nothing is held. RuntimeError where something is."""
+        engine = self.llm.llm_engine
+        left = list(engine.output_processor.request_states)
+        if left:
+            engine.abort_request(left, internal=True)
+        if not self.job.record_steps:
+            return
+        blocks = int(engine.vllm_config.cache_config.num_gpu_blocks) - 1
+        for _ in range(100):
+            self.llm.reset_prefix_cache()
+            state = read_notes(self.steps_file).last
+            if (state["free_blocks"], state["holding"], state["unfinished"]) == (blocks, 0, 0):
+                return
+            time.sleep(0.05)  # a step may still be under way
+        raise RuntimeError(f"the KV cache is not empty between two passes: {state}, of {blocks} blocks")
 
     @contextmanager
     def _held_back(self) -> Iterator[None]:
@@ -137,32 +170,36 @@ class VllmEngine:
         if _core_apart():
             self.llm.wake_up(tags=["scheduling"])
 
-    def _add(self, request: Request) -> None:
+    def _render(self, requests: Sequence[Request], feed: Feed) -> dict[int, tuple[Any, Any]]:
+        """Prompts and sampling parameters as the engine takes them, made before the clock runs."""
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
-        parameters = SamplingParams(
-            temperature=0.0,
-            ignore_eos=True,
-            max_tokens=request.max_new_tokens,
-            detokenize=False,
-            output_kind=RequestOutputKind.DELTA,
-        )
-        engine = self.llm.llm_engine
-        (prompt,) = engine.renderer.render_cmpl([{"prompt_token_ids": request.prompt_token_ids}])
-        engine.add_request(str(request.id), prompt, parameters)
+        own = {POLICY: feed.policy or admission.PAGED, RECORD: feed.record} if self.job.record_steps else None
+        ready = {}
+        for request in requests:
+            (prompt,) = self.llm.llm_engine.renderer.render_cmpl([{"prompt_token_ids": request.prompt_token_ids}])
+            ready[request.id] = (
+                prompt,
+                SamplingParams(
+                    temperature=0.0,
+                    ignore_eos=True,
+                    max_tokens=request.max_new_tokens,
+                    detokenize=False,
+                    output_kind=RequestOutputKind.DELTA,
+                    extra_args=own,
+                ),
+            )
+        return ready
+
+    def _add(self, ready: dict[int, tuple[Any, Any]], id: int) -> None:
+        self.llm.llm_engine.add_request(str(id), *ready[id])
 
     def _run(self, journal: Journal) -> None:
         """Step until nothing is left."""
         engine = self.llm.llm_engine
         while engine.has_unfinished_requests():
-            outputs = engine.step()
-            t_ns = now_ns()
-            for output in outputs:
-                id, completion = int(output.request_id), output.outputs[0]  # the id as it was given, without suffix
-                journal.tokens(id, completion.token_ids, t_ns)
-                if output.finished:
-                    journal.finish(id, completion.finish_reason, t_ns, output.num_cached_tokens or 0)
+            take(engine.step(), journal)
 
     def facts(self) -> EngineFacts:
         """The pool from the core's block pool, the bytes from the workers' tensors."""
@@ -172,7 +209,9 @@ class VllmEngine:
         config = self.llm.llm_engine.vllm_config
         # The pool as the core made it: the front end's copy of the configuration is told by the core.
         blocks = int(config.cache_config.num_gpu_blocks)
-        slots = (blocks - 1) * self.job.settings["block_size"]
+        block = int(config.cache_config.block_size)
+        slots = (blocks - 1) * block
+        core = json.loads(pool_file(self.steps_file).read_text(encoding="utf-8")) if self.job.record_steps else {}
         self.read = self.llm.collective_rpc("kvlab_read_back")
         first = self.read[0]
         cuda = self.job.device == "cuda"
@@ -188,7 +227,13 @@ class VllmEngine:
                 "cuda_graphs": first["cuda_graphs"],
                 "async_scheduling": bool(config.scheduler_config.async_scheduling),
                 "core": "own process" if _core_apart() else "driver's process",
-                "max_num_batched_tokens": config.scheduler_config.max_num_batched_tokens,
+                "cuda_graph_sizes": first["cuda_graph_sizes"],
+                "scheduler": core.get("scheduler"),
+                "max_num_seqs": core.get("max_num_seqs", config.scheduler_config.max_num_seqs),
+                "max_num_batched_tokens": core.get(
+                    "max_num_batched_tokens", config.scheduler_config.max_num_batched_tokens
+                ),
+                "load_format": str(config.load_config.load_format),
                 "chunked_prefill": bool(config.scheduler_config.enable_chunked_prefill),
                 "prefix_caching": bool(config.cache_config.enable_prefix_caching),
                 "model_runner": first["model_runner"],
@@ -197,10 +242,9 @@ class VllmEngine:
                 "threads": first["threads"],
             },
             pool_slots=slots,
-            block_size=int(config.cache_config.block_size),
+            block_size=block,
             max_num_seqs=int(config.scheduler_config.max_num_seqs),
-            reserve_slots=self.job.max_model_len if self.job.options.get("admit") == "contiguous" else None,
-            kv_bytes_per_slot=kv_bytes // (blocks * self.job.settings["block_size"]),
+            kv_bytes_per_slot=kv_bytes // (blocks * block),
             weights_bytes=sum(worker["weights_bytes"] for worker in self.read) if cuda else self._weights_in_file(),
             kv_pool_bytes=kv_bytes,
             torch_allocated_peak_bytes=sum(w["allocated_peak"] for w in self.read) if cuda else None,

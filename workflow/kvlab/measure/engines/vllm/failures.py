@@ -1,4 +1,4 @@
-"""What vLLM's out-of-memory looks like, also where it happens in a process of its own.
+"""What vLLM's refusals look like, also where they happen in a process of its own.
 
 There the driver gets "Engine core initialization failed. See root cause above", so vLLM's loggers also write their
 errors to a file, in every process, and the root cause is looked for in it.
@@ -14,6 +14,7 @@ from pathlib import Path
 
 from kvlab.errors import KvlabError, NotRunnable
 from kvlab.measure.engines.attention import MESSAGE
+from kvlab.measure.engines.refusal import ours, refusal
 
 OUT_OF_MEMORY = (
     "out of memory",
@@ -44,22 +45,27 @@ def keep_errors(scratch: Path) -> None:
 
 
 @contextmanager
-def memory(scratch: Path) -> Iterator[None]:
-    """Running out of memory means that this machine can't run the arm: raises NotRunnable."""
+def memory(scratch: Path, loading: bool = False) -> Iterator[None]:
+    """Running out of memory, and `loading` any other refusal, means that this machine can't run the arm: NotRunnable.
+
+    A layer without full attention raises KvlabError, as it does where the core is in this process.
+    """
     try:
         yield
     except NotRunnable:
         raise
     except Exception as error:
-        log = _file(scratch)
-        lines = [str(error), *(log.read_text(encoding="utf-8").splitlines() if log.exists() else [])]
+        log = _file(scratch).read_text(encoding="utf-8") if _file(scratch).exists() else ""
+        lines = [str(error), *log.splitlines()]
         for line in lines:  # raised in the core, which may be another process
             if MESSAGE in line and not isinstance(error, KvlabError):
                 raise KvlabError(MESSAGE + line.split(MESSAGE, 1)[1]) from error
         causes = [line for line in lines if any(phrase in line for phrase in OUT_OF_MEMORY)]
-        if not causes and not isinstance(error, MemoryError):
+        if causes or isinstance(error, MemoryError):
+            raise NotRunnable(f"out of memory: {' '.join((causes or lines)[-1].split())[:300]}") from error
+        if not loading or isinstance(error, KvlabError) or ours(error, log):
             raise
-        raise NotRunnable(f"out of memory: {' '.join((causes or lines)[-1].split())[:300]}") from error
+        raise refusal("vLLM", error, log) from error
 
 
 def _file(scratch: Path) -> Path:

@@ -32,5 +32,6 @@ class ReadBack:
             "compile_s": float(compilation.compilation_time),
             "mode": getattr(compilation.mode, "name", str(compilation.mode)),
             "cuda_graphs": getattr(compilation.cudagraph_mode, "name", str(compilation.cudagraph_mode)),
+            "cuda_graph_sizes": [int(size) for size in compilation.cudagraph_capture_sizes or []],
             "threads": None if cuda else torch.get_num_threads(),
         }
