@@ -13,7 +13,7 @@ from kvlab.errors import KvlabError, NotRunnable
 from kvlab.paths import ROOT
 from kvlab.raw import RawRun
 from kvlab.records import Sample, Served, Step
-from kvlab.simulate import calibration, forecast
+from kvlab.simulate.forecasts import calibration, forecast
 from kvlab.simulate.step_times import StepTimes
 
 KNOWN = StepTimes(0.007, 2e-5, 5e-8, 2e-5)

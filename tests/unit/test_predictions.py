@@ -8,11 +8,11 @@ from tests.unit.test_calibration import synthetic
 from kvlab.cli import main
 from kvlab.errors import ConfigError, KvlabError, LogError
 from kvlab.prepare.own_lengths import read_pairs
-from kvlab.simulate import predictions
-from kvlab.simulate.calibration import fit
-from kvlab.simulate.forecast import Setting
-from kvlab.simulate.predict import Asked
-from kvlab.simulate.predictions import sustained
+from kvlab.simulate.forecasts import predictions
+from kvlab.simulate.forecasts.calibration import fit
+from kvlab.simulate.forecasts.forecast import Setting
+from kvlab.simulate.forecasts.predict import Asked
+from kvlab.simulate.forecasts.predictions import sustained
 
 CONFIG = {
     "run": "planned",

@@ -16,7 +16,7 @@ HF = {"words/hf-sequential-static/0"}
 HF |= {f"queue/hf-{arm}/0" for arm in ("sequential-static", "sequential-dynamic", "batch-static", "continuous")}
 WORKLOADS = {"words", "queue"}
 PAGE = {"report", "verify"}
-FOLLOWERS = {"claims", "crate"}  # what follows metrics or page is not told apart here
+FOLLOWERS = {"calibrate", "claims", "crate"}  # what follows metrics or page is not told apart here
 DRAWN = {"notebook", *PAGE}
 ANALYSED = {"analyse", *DRAWN}
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import kvlab
-from kvlab import commands, measuring
+from kvlab import commands, measuring, predicting
 from kvlab.errors import KvlabError
 from kvlab.terminal import logging_to, say, stream
 
@@ -103,8 +103,9 @@ def _parser() -> argparse.ArgumentParser:
         ("arm", {"help": "an arm that was measured"}),
         ("repeat", {"type": int, "help": "which repeat, from 0"}),
     )
+    command(predicting.calibrate, "calibrate results/smoke", run)
     command(
-        commands.predict,
+        predicting.predict,
         "predict config/policies.yaml --calibration results/reference/llama-8b --rates vllm-paged=4.1,7.6",
         ("config", {"help": "a YAML or JSON file: the run that is to be predicted"}),
         ("--calibration", {"type": Path, "required": True, "help": "a run with a vllm-paged arm, packed or not"}),

@@ -13,6 +13,7 @@ from typing import Any
 
 from kvlab import config, paths
 from kvlab.errors import KvlabError
+from kvlab.predicting import calibrate
 from kvlab.terminal import say
 
 
@@ -132,25 +133,6 @@ def what_if(args: argparse.Namespace) -> int:
     return 0
 
 
-def predict(args: argparse.Namespace) -> int:
-    """Write what a run is expected to give, from another run's step times: to be committed before it is measured."""
-    from kvlab.publish import prediction_table
-    from kvlab.simulate import predict as stage
-    from kvlab.simulate import predictions
-
-    planned = config.load(Path(args.config))
-    section = planned.model_dump(mode="json", include={"run", "data_seed", "workloads", "measure"})
-    for name, part in section["workloads"].items():
-        part["requests"] = planned.section("workload", name)["requests"]
-    asked = stage.Asked.of(args.seeds, args.rates, args.bound, args.windows, args.steady, args.lengths, args.requests)
-    document = stage.predict_run(section, args.calibration, Path("results") / section["run"], asked)
-    path = args.output or paths.ROOT / "config" / "predictions" / f"{section['run']}.json"
-    predictions.write(path, document)
-    prediction_table.show(predictions.read(path))
-    say(f"predict: {path}; commit it before the run is measured")
-    return 0
-
-
 def notebook(args: argparse.Namespace) -> int:
     """Execute the analysis notebook with papermill: analysis.ipynb and figures/."""
     from kvlab.publish import notebook as stage
@@ -255,6 +237,7 @@ def replay(args: argparse.Namespace) -> int:
         say(f"replay: {fault}")
     if faults:
         raise KvlabError(f"{args.reference}: does not replay; the lines above name what differs")
+    calibrate(args)
     notebook(args)
     claims(args)
     report(args)

@@ -19,6 +19,7 @@ UNITS = {
     "bytes": "bytes, shown in KiB, MiB or GiB",
     "s": "seconds",
     "ms": "milliseconds",
+    "us": "microseconds",
     "tokens/s": "output tokens a second",
     "requests/s": "requests a second",
     "requests": "requests",

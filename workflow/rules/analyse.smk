@@ -18,3 +18,21 @@ rule analyse:
         section=CONFIG.section("analyse"),
     shell:
         "python -m kvlab analyse {params.run} --log {log}"
+
+
+rule calibrate:
+    input:
+        code("simulate.forecasts.validation"),
+        metrics=RUN / "metrics.json",
+        raw=raw(*RAW_FILES),
+    output:
+        RUN / "predicted" / "metrics.json",
+    log:
+        LOGS / "calibrate.log",
+    benchmark:
+        COSTS / "calibrate.tsv"
+    params:
+        run=RUN,
+        section=CONFIG.section("analyse"),
+    shell:
+        "python -m kvlab calibrate {params.run} --log {log}"

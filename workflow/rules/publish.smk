@@ -30,6 +30,7 @@ rule claims:
         code("publish.check.claims"),
         "report/claims.yaml",
         metrics=RUN / "metrics.json",
+        predicted=RUN / "predicted" / "metrics.json",
     output:
         RUN / "claims.json",
     log:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 ENTRANCE = {
     "kvlab",
-    *(f"kvlab.{name}" for name in ("__main__", "arms", "cli", "commands", "config", "dag", "measuring")),
+    *(f"kvlab.{name}" for name in ("__main__", "arms", "cli", "commands", "config", "dag", "measuring", "predicting")),
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 
-from kvlab.simulate.predictions import Cell, Predictions
+from kvlab.simulate.forecasts.predictions import Cell, Predictions
 from kvlab.terminal import say
 
 HEAD = ("arm", "req/s", "tokens/s", "together", "s/token", "waiting", "tokens", "reserved", "internal", "external", "")

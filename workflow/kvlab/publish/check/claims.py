@@ -21,6 +21,9 @@ HELD, FAILED, UNDECIDED = "held", "failed", "not decided"
 def judge(root: Path, file: Path = CLAIMS) -> list[dict[str, Any]]:
     """Each claim's verdict on the run in `root`: held, failed, or not decided with the reason."""
     metrics = Metrics.read(root / "metrics.json")
+    if (predicted := root / "predicted" / "metrics.json").exists():
+        for quantity in Metrics.read(predicted).quantities:
+            metrics.quantities.add(quantity)
     verdicts = []
     for claim in _read(file):
         for workload in metrics.facts["workloads"]:

@@ -13,9 +13,9 @@ from kvlab.prepare.artifact import draw
 from kvlab.prepare.own_lengths import read_pairs
 from kvlab.prepare.workload import lengths_of
 from kvlab.records import Request, digest, read_lines
-from kvlab.simulate.calibration import POLICY_OF, Calibration, calibrate
-from kvlab.simulate.forecast import Setting
-from kvlab.simulate.predictions import Cell, Draw, Sustained, Windows, closed, open_loop, sustained
+from kvlab.simulate.forecasts.calibration import POLICY_OF, Calibration, calibrate
+from kvlab.simulate.forecasts.forecast import Setting
+from kvlab.simulate.forecasts.predictions import Cell, Draw, Sustained, Windows, closed, open_loop, sustained
 
 CALIBRATION_FILES = ("run.json", "steps.jsonl", "requests.jsonl", "device.jsonl")
 

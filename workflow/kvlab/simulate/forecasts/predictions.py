@@ -16,8 +16,8 @@ from typing import Any
 from kvlab.allocators.contiguous import SimulatedRequest
 from kvlab.errors import KvlabError, LogError
 from kvlab.records import read_text, write_json
-from kvlab.simulate.calibration import Calibration
-from kvlab.simulate.forecast import Outcome, Setting, forecast, poisson, serve
+from kvlab.simulate.forecasts.calibration import Calibration
+from kvlab.simulate.forecasts.forecast import Outcome, Setting, forecast, poisson, serve
 
 HALVINGS = 10  # of the interval in which a sustained rate lies
 

@@ -151,8 +151,7 @@ POLICY_OF = {
 
 def policy_of(raw: RawRun) -> str | None:
     """The allocator that decided who ran, by its name in the simulator; None for another engine's."""
-    told: str | None = getattr(raw.run, "policy", None) or POLICY_OF.get(raw.run.arm)
-    return told
+    return raw.run.policy or POLICY_OF.get(raw.run.arm)
 
 
 def fit(raw: RawRun) -> Calibration:

@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
 from kvlab.accounting import SHARES, Accounting, Floats
 from kvlab.allocators.contiguous import Allocator, Ints, SimulatedRequest
+from kvlab.allocators.policies import allocator_of
 from kvlab.errors import KvlabError
 from kvlab.raw import RawRun
-from kvlab.simulate.calibration import Calibration, Work
+from kvlab.records import Served
+from kvlab.simulate.counterfactual import jobs_of
+from kvlab.simulate.forecasts.calibration import Calibration, Work
 from kvlab.simulate.scheduler import Scheduler
 from kvlab.simulate.step_times import StepTimes
-from kvlab.simulate.studies.cases import allocator_of
 from kvlab.simulate.timeline import Timeline, run_record
 
 RATES_TRIED = 12  # halvings of the interval in which the sustained rate lies
@@ -39,7 +42,7 @@ class Setting:
 
     def allocator(self) -> Allocator:
         """An empty pool under the policy."""
-        return allocator_of(self.policy, self.pool, self.max_len, self.block)
+        return allocator_of(self.policy, self.pool, self.max_len, self.block, in_blocks=True)
 
 
 @dataclass(frozen=True)
@@ -121,22 +124,61 @@ def outcome(
 
 
 def measured(raw: RawRun) -> Outcome:
-    """The numbers of a measured part, from its logs."""
+    """The numbers of a measured part, from its logs: of an open loop after its first seconds, as it was set up."""
+    told, start = _open_loop(raw)
     done = [one for one in raw.served if one.finish_s is not None and one.token_s]
+    after = start + told.get("leave_out_s", 0.0)
+    counted = [one for one in done if one.arrival_s >= after]
+    end = raw.end_s if len(done) == len(raw.served) else raw.window[1]
+    late = [one for one in raw.served if one.finish_s is None and one.arrival_s >= after]
 
     def column(values: Sequence[float]) -> Floats:
         return np.array(values, dtype=np.float64)
 
     return outcome(
-        column([one.arrival_s for one in done]),
-        column([one.token_s[0] for one in done]),
-        column([one.token_s[-1] for one in done]),
-        np.array([one.output_tokens for one in done], dtype=np.int64),
+        column([one.arrival_s for one in counted]),
+        column([one.token_s[0] for one in counted]),
+        column([one.token_s[-1] for one in counted]),
+        np.array([one.output_tokens for one in counted], dtype=np.int64),
         raw.accounting,
         raw.weights,
-        made=raw.output_tokens,
-        span=raw.span_s,
+        made=sum(len(one.token_s) for one in raw.served),
+        span=end - min(one.arrival_s for one in raw.served),
+        late=(column([end - one.arrival_s for one in late]), np.array([_asked(one) for one in late], dtype=np.int64)),
     )
+
+
+def forecast_of(raw: RawRun, calibration: Calibration, policy: str) -> Outcome:
+    """What `measured` is expected to be, from the run's requests alone: their lengths, order and arrivals."""
+    run = raw.run
+    told, start = _open_loop(raw)
+    arrives = {one.id: one.arrival_s - start for one in raw.served} if told else {}
+    jobs = [replace(job, arrival=max(0.0, arrives.get(job.id, 0.0))) for job in jobs_of(raw.steps, raw.served)]
+    setting = Setting(
+        policy=policy,
+        pool=run.pool_slots,
+        max_len=run.max_model_len,
+        block=run.block_size,
+        max_running=run.max_num_seqs,
+        token_budget=run.engine.get("max_num_batched_tokens"),
+        asynchronous=bool(run.engine.get("async_scheduling")),
+        sequential=run.settings.get("arm", {}).get("feed") == "sequential",
+    )
+    if not told:
+        return forecast(jobs, setting, calibration)
+    until = told["duration_s"] + told["drain_s"]
+    return forecast(jobs, setting, calibration, until=until, skip_s=told.get("leave_out_s", 0.0))
+
+
+def _open_loop(raw: RawRun) -> tuple[dict[str, Any], float]:
+    """How requests arrived over time, {} where all were there from the start, and when the first second began."""
+    told: dict[str, Any] = raw.run.arrivals
+    return (told, raw.window[0]) if told else ({}, min((one.arrival_s for one in raw.served), default=0.0))
+
+
+def _asked(one: Served) -> int:
+    """Output tokens that a request came to; at least 1."""
+    return max(one.output_tokens, 1)
 
 
 def serve(

@@ -1,0 +1,94 @@
+"""The check of the predictor, in every run."""
+
+import shutil
+
+import pytest
+from tests.unit.test_calibration import synthetic
+
+from kvlab.paths import ROOT
+from kvlab.publish.check import claims
+from kvlab.quantities import Metrics
+from kvlab.simulate.forecasts import validation
+
+LLAMA = ROOT / "results" / "reference" / "llama-8b"
+
+
+def which(*runs):
+    return [["w", arm, repeat] for arm, repeat in runs]
+
+
+def test_other_repeats_and_arms_are_predicted_and_compared(tmp_path):
+    synthetic(tmp_path)
+    folder = tmp_path / "raw" / "w" / "vllm-paged"
+    shutil.copytree(folder / "0", folder / "1")
+    run = folder / "1" / "run.json"
+    run.write_text(run.read_text().replace('"repeat": 0', '"repeat": 1'))
+    made = validation.validate(tmp_path, which(("vllm-paged", 0), ("vllm-paged", 1)), "made-up")
+    assert [(one["repeat"], one["status"]) for one in made.runs] == [(0, "fitted"), (1, "predicted")]
+    assert made.quantities["w.predicted.worst.throughput"].value < 0.01
+    assert made.quantities["w.vllm-paged.off.latency"].value == pytest.approx(0, abs=0.01)
+    assert made.quantities["w.calibration.base"].value == pytest.approx(7.0, rel=0.05)
+    predicted, unused = (made.quantities[f"w.vllm-paged.{kind}.running"] for kind in ("predicted", "unused"))
+    assert predicted.value == pytest.approx(unused.value, rel=0.01)
+    assert {source.file for source in unused.sources} == {
+        f"raw/w/vllm-paged/1/{name}" for name in ("requests.jsonl", "steps.jsonl", "run.json")
+    }
+    assert all(sha256 == made.files[source.file] for source in unused.sources for sha256 in [source.sha256])
+
+
+@pytest.mark.parametrize(
+    ("arm", "run", "says"),
+    [
+        ("hf-continuous", {"engine": {"name": "transformers"}}, "another engine, transformers"),
+        ("vllm-paged", {"repeat": 1, "dtype": "float16"}, "dtype float16, not float32"),
+        ("vllm-paged", {"repeat": 1, "model_fingerprint": "0" * 64}, "another model"),
+        ("vllm-paged", {"repeat": 1, "max_num_seqs": 7}, "none above 4 has a full CUDA graph"),
+        ("vllm-paged", {"repeat": 1, "status": "not_run", "reason": "no memory"}, "not_run: no memory"),
+        ("vllm-paged", {"repeat": 1, "busy": 0.5}, "host-bound: the GPU was busy 50%"),
+    ],
+)
+def test_what_the_step_times_do_not_hold_for_is_not_predicted(tmp_path, arm, run, says):
+    synthetic(tmp_path)
+    if "engine" not in run:
+        repeat = run.pop("repeat")
+        synthetic(tmp_path, arm=arm, repeat=repeat, **run)
+    else:
+        repeat = 0
+        synthetic(tmp_path, arm=arm, **run)
+    made = validation.validate(tmp_path, which(("vllm-paged", 0), (arm, repeat)), "made-up")
+    (entry,) = [one for one in made.runs if one["status"] == "not predicted"]
+    assert says in entry["reason"]
+    assert "w.predicted.worst.throughput" not in made.quantities
+
+
+def test_a_run_without_step_times_leaves_the_claims_open(tmp_path):
+    synthetic(tmp_path, busy=0.3)
+    made = validation.validate(tmp_path, which(("vllm-paged", 0)), "made-up")
+    assert made.guards[0]["outcome"] == "not decided"
+    assert "host-bound" in made.quantities["w.predicted.worst.throughput"].why_none
+
+
+def test_rows_that_have_a_full_graph():
+    assert validation.largest_graph(7, None) == 4
+    assert validation.largest_graph(64, None) == 64
+    assert validation.largest_graph(192, None) == 192
+    assert validation.largest_graph(1000, None) == 512
+    assert validation.largest_graph(50, [1, 2, 4, 8, 16, 32]) == 32
+
+
+def test_llama_8b_predicts_its_other_runs_within_the_claims(tmp_path):
+    arms = ("hf-sequential-static", "vllm-sequential", "vllm-contiguous", "vllm-paged")
+    runs = [["azure-conv", arm, repeat] for repeat in range(3) for arm in arms]
+    made = validation.validate(LLAMA, runs, "llama-8b")
+    status = [one["status"] for one in made.runs]
+    assert (status.count("predicted"), status.count("fitted"), status.count("not predicted")) == (8, 1, 3)
+    assert all("another engine" in one["reason"] for one in made.runs if one["status"] == "not predicted")
+    for arm in ("vllm-paged", "vllm-contiguous"):
+        assert all(-0.005 < off < 0.016 for off in made.quantities[f"azure-conv.{arm}.off.throughput"].samples)
+        assert abs(made.quantities[f"azure-conv.{arm}.off.running"].value) < 0.02
+    made.write(tmp_path / "predicted" / "metrics.json")
+    shutil.copy(LLAMA / "metrics.json", tmp_path / "metrics.json")
+    verdicts = {one["id"]: one["verdict"] for one in claims.judge(tmp_path)}
+    assert verdicts["predicted-throughput"] == verdicts["predicted-latency"] == "held"
+    again = validation.validate(LLAMA, runs, "llama-8b")
+    assert list(again.quantities) == list(Metrics.read(tmp_path / "predicted" / "metrics.json").quantities)

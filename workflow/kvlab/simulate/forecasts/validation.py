@@ -1,0 +1,232 @@
+"""The check of the predictor, in every run: step times from one paged run, every other run predicted and compared.
+
+`predicted/metrics.json`, for each workload:
+
+* `<workload>.calibration.*`: the coefficients and how well they fit;
+* `<workload>.<cell>.predicted.<name>`, `.unused.<name>` (measured, by the same function, in the repeats that the fit
+  did not use), `.off.<name>` (predicted ÷ measured − 1), `.spread.<name>` (how far the repeats themselves lie apart);
+* `<workload>.predicted.worst.<name>`: the largest error of all, which the claims hold.
+
+A cell is an arm, or `arm@rate`. `runs` says of each raw folder whether it was fitted, predicted or not, and why.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kvlab.errors import KvlabError, NotRunnable
+from kvlab.quantities import Metrics, Quantities, Quantity, Source
+from kvlab.raw import RawRun
+from kvlab.simulate.forecasts.calibration import BUSY, CALIBRATES, Calibration, engine_of, fit, policy_of, utilisation
+from kvlab.simulate.forecasts.forecast import Outcome, forecast_of, measured
+
+FOLDER = "predicted"
+FILES = ("run.json", "steps.jsonl", "requests.jsonl", "device.jsonl")
+OUTSIDE = 0.10  # part of the time outside what was calibrated from which a prediction is not held to the claims
+
+# name -> (unit, field of Outcome, factor, formula)
+MEASURES: dict[str, tuple[str, str, float, str]] = {
+    "throughput": ("tokens/s", "throughput", 1, "output tokens ÷ seconds from the first arrival to the last token"),
+    "running": ("requests", "running", 1, "requests that hold KV cache, time-weighted mean"),
+    "running-queued": (
+        "requests",
+        "running_queued",
+        1,
+        "requests that hold KV cache while others wait, mean over time",
+    ),
+    "ttft": ("s", "ttft_median", 1, "time to first token, median over requests"),
+    "tpot": ("ms", "tpot_median", 1000, "time per output token after the first, median over requests"),
+    "latency": ("s", "latency_mean", 1, "arrival to last token, mean over requests"),
+    "latency-p95": ("s", "latency_p95", 1, "arrival to last token, 95th percentile over requests"),
+    "per-token": ("ms", "per_token_mean", 1000, "(arrival to last token) ÷ output tokens, mean over requests"),
+}
+CLAIMED = ("throughput", "latency")
+
+
+WORST = "largest |predicted ÷ measured − 1| over the runs that were not fitted"
+
+
+def _worst(workload: str, name: str) -> str:
+    return f"{workload}.predicted.worst.{name}"
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One raw folder that the fit did not use, predicted and measured."""
+
+    raw: RawRun
+    expected: Outcome
+    seen: Outcome
+
+
+def validate(root: Path, which: Sequence[Sequence[Any]], name: str) -> Metrics:
+    """Fit, predict and compare the raw folders `which`: [workload, cell, repeat] each."""
+    made = Metrics(run=name, quantities=Quantities())
+    for workload in dict.fromkeys(str(one[0]) for one in which):
+        runs = [RawRun.read(root, str(w), str(cell), int(repeat)) for w, cell, repeat in which if w == workload]
+        for raw in runs:
+            made.files |= {raw.source(file).file: raw.digests[file] for file in FILES}
+        _workload(made, workload, runs)
+    return made
+
+
+def _workload(made: Metrics, workload: str, runs: Sequence[RawRun]) -> None:
+    refused: list[str] = []
+    for raw in runs:
+        if raw.run.arm != CALIBRATES or raw.run.arrivals:
+            continue
+        try:
+            fitted = fit(raw)
+        except NotRunnable as error:
+            refused.append(str(error))
+            continue
+        _coefficients(made, workload, fitted, raw)
+        _compare(made, workload, fitted, raw, runs)
+        return
+    why = refused[0] if refused else f"no {CALIBRATES} run with all requests there from the start"
+    made.guards.append({"workload": workload, "id": "calibration", "outcome": "not decided", "detail": why})
+    for name in CLAIMED if refused else ():
+        made.quantities.add(Quantity(_worst(workload, name), None, "share", WORST, 0, [], why_none=why))
+
+
+def _coefficients(made: Metrics, workload: str, fitted: Calibration, raw: RawRun) -> None:
+    sources = [raw.source(file) for file in FILES]
+    times = fitted.step_times
+    what = f"nonnegative least squares over {fitted.windows} windows of 8 steps of {raw.name}"
+    for name, value, unit, text in (
+        ("base", times.base_s * 1e3, "ms", "of each step"),
+        ("per-row", times.per_row_s * 1e6, "us", "of each row that decodes"),
+        ("per-kv-token", times.per_kv_token_s * 1e6, "us", "of each token state that is read"),
+        ("per-prefill-token", times.per_prefill_token_s * 1e6, "us", "of each prompt token that is computed"),
+        ("fit", fitted.r2, "share", "R² over windows"),
+        ("error", fitted.error, "share", "median of |fitted − measured| ÷ measured over windows"),
+        ("seconds", fitted.seconds, "s", "measured time that was fitted on"),
+    ):
+        made.quantities.add(Quantity(f"{workload}.calibration.{name}", value, unit, f"{what}: {text}", 1, sources))
+    detail = f"fitted on {raw.name}: R² {fitted.r2:.3f} over {fitted.windows} windows, {fitted.seconds:.1f} s"
+    made.guards.append({"workload": workload, "id": "calibration", "outcome": "pass", "detail": detail})
+
+
+def _compare(made: Metrics, workload: str, fitted: Calibration, used: RawRun, runs: Sequence[RawRun]) -> None:
+    cells: dict[str, list[Compared]] = {}
+    for raw in runs:
+        cell = raw.folder.parent.name
+        entry = {"workload": workload, "arm": cell, "repeat": raw.run.repeat, "reason": None}
+        if raw is used:
+            made.runs.append(entry | {"status": "fitted"})
+            continue
+        try:
+            one = compare(fitted, used, raw)
+        except KvlabError as error:
+            made.runs.append(entry | {"status": "not predicted", "reason": str(error)})
+            continue
+        made.runs.append(entry | {"status": "predicted"})
+        cells.setdefault(cell, []).append(one)
+    for cell, every in cells.items():
+        for name in MEASURES:
+            _cell(made, f"{workload}.{cell}", name, every, used)
+    for name in CLAIMED:
+        errors = [abs(e) for every in cells.values() for one in every if (e := _off(one, name)) is not None]
+        if errors:
+            made.quantities.add(
+                Quantity(
+                    id=_worst(workload, name),
+                    value=max(errors),
+                    unit="share",
+                    formula=f"{WORST}: {MEASURES[name][3]}",
+                    n=len(errors),
+                    sources=_sources([used, *(one.raw for every in cells.values() for one in every)]),
+                    samples=errors,
+                )
+            )
+
+
+def compare(fitted: Calibration, used: RawRun, raw: RawRun) -> Compared:
+    """Predict one run from another's step times. NotRunnable says why they don't hold for it."""
+    if not raw.completed:
+        raise NotRunnable(f"{raw.run.status}: {raw.run.reason or 'no reason was recorded'}")
+    policy = policy_of(raw)
+    theirs, ours = engine_of(raw), fitted.engine
+    if theirs["name"] != ours["name"]:
+        raise NotRunnable(f"another engine, {theirs['name']}: {used.name} tells nothing of its step times")
+    different = [f"{key} {theirs[key]}, not {ours[key]}" for key in ours if theirs[key] != ours[key]]
+    if raw.run.model_fingerprint != fitted.model:
+        different.append("another model")
+    if different or policy is None:
+        why = "; ".join(different) or "nothing says who is admitted"
+        raise NotRunnable(f"{used.name} tells nothing of its step times: {why}")
+    busy = utilisation(raw)
+    if busy is not None and busy < BUSY:
+        raise NotRunnable(f"host-bound: the GPU was busy {busy:.0%} of the time")
+    most = max((step.running for step in raw.steps), default=0)
+    graph = largest_graph(raw.run.max_num_seqs, raw.run.engine.get("cuda_graph_sizes"))
+    if graph is not None and most > graph:
+        raise NotRunnable(
+            f"{most} rows ran together, and none above {graph} has a full CUDA graph (max_num_seqs "
+            f"{raw.run.max_num_seqs}): those steps take longer than what was fitted"
+        )
+    expected = forecast_of(raw, fitted, policy)
+    if expected.outside is not None and expected.outside > OUTSIDE:
+        raise NotRunnable(f"{expected.outside:.0%} of its time is outside what {used.name} calibrated")
+    return Compared(raw, expected, measured(raw))
+
+
+def largest_graph(max_num_seqs: int | None, sizes: Sequence[int] | None) -> int | None:
+    """Rows up to which vLLM has a full CUDA graph: the largest size it captures that `max_num_seqs` does not cut off.
+
+    Its own rule where a run did not log its `sizes` (vllm/config/vllm.py, 0.26.0): 1, 2, 4, eights up to 256, sixteens
+    up to min(2 · max_num_seqs, 512).
+    """
+    if max_num_seqs is None:
+        return None
+    most = min(2 * max_num_seqs, 512)
+    every = sizes or [size for size in (1, 2, 4, *range(8, 256, 8), *range(256, 513, 16)) if size <= most]
+    return max((size for size in every if size <= max_num_seqs), default=0)
+
+
+def _cell(made: Metrics, key: str, name: str, every: Sequence[Compared], used: RawRun) -> None:
+    unit, field, factor, formula = MEASURES[name]
+    expected = [v * factor for one in every if (v := getattr(one.expected, field)) is not None]
+    seen = [v * factor for one in every if (v := getattr(one.seen, field)) is not None]
+    if len(expected) < len(every) or len(seen) < len(every):
+        return
+    runs = [one.raw for one in every]
+    off = [_off(one, name) or 0.0 for one in every]
+    for suffix, values, kind, text, sources in (
+        ("predicted", expected, unit, f"predicted from the step times of {used.name}: {formula}", [used, *runs]),
+        ("unused", seen, unit, f"measured in runs that the fit did not use: {formula}", runs),
+        ("off", off, "change", f"predicted ÷ measured − 1: {formula}", [used, *runs]),
+    ):
+        if len(values) > 1:
+            text += f"; median of {len(values)} repeats"
+        made.quantities.add(
+            Quantity(
+                f"{key}.{suffix}.{name}",
+                statistics.median(values),
+                kind,
+                text,
+                len(values),
+                _sources(sources),
+                samples=list(values),
+            )
+        )
+    if len(seen) > 1:
+        text = f"(largest − smallest) ÷ median over {len(seen)} repeats: {formula}"
+        spread = (max(seen) - min(seen)) / statistics.median(seen)
+        made.quantities.add(Quantity(f"{key}.spread.{name}", spread, "share", text, len(seen), _sources(runs)))
+
+
+def _off(one: Compared, name: str) -> float | None:
+    field = MEASURES[name][1]
+    expected, seen = getattr(one.expected, field), getattr(one.seen, field)
+    return None if expected is None or not seen else expected / seen - 1
+
+
+def _sources(runs: Sequence[RawRun]) -> list[Source]:
+    return list(
+        dict.fromkeys(raw.source(file) for raw in runs for file in ("requests.jsonl", "steps.jsonl", "run.json"))
+    )
