@@ -23,7 +23,16 @@ def allocator(policy, pool=256, block=4, watermark=0.0, **options):
     return Paged(pool, block, watermark=watermark, **options) if policy == "paged" else Contiguous(pool, policy, 64)
 
 
-def plain(jobs, pool, max_running=None, token_budget=None, asynchronous=False, step_times=None, came=None):
+def plain(
+    jobs,
+    pool,
+    max_running=None,
+    token_budget=None,
+    chunk_prompts=True,
+    asynchronous=False,
+    step_times=None,
+    came=None,
+):
     """A paged scheduler that looks at every request in every iteration, after vLLM's own loop.
 
     `late`: requests whose last token the iteration before this one samples, while this one is scheduled. `whole`: those
@@ -68,6 +77,8 @@ def plain(jobs, pool, max_running=None, token_budget=None, asynchronous=False, s
         while waiting and not preempted and budget > 0 and len(running) < (max_running or 10**9):
             job = waiting[0]
             tokens = min(known[job.id], budget)
+            if tokens < known[job.id] and not chunk_prompts:
+                break
             if not pool.admit(job, known[job.id], tokens, alone=not running):
                 break
             running.append(waiting.pop(0))
@@ -130,13 +141,14 @@ def workloads(draw, longest=60):
     st.integers(64, 200),
     st.floats(0, 0.3),
     st.none() | st.integers(1, 4),
-    st.booleans(),
+    st.sampled_from([(None, True), (13, True), (70, False)]),
     st.booleans(),
     st.none() | STEP_TIMES,
 )
 @settings(max_examples=400, deadline=None)
-def test_events_give_what_a_plain_loop_gives(jobs, block, pool, watermark, max_running, chunked, asynchronous, times):
-    bounds = {"max_running": max_running, "token_budget": 13 if chunked else None, "asynchronous": asynchronous}
+def test_events_give_what_a_plain_loop_gives(jobs, block, pool, watermark, max_running, budget, asynchronous, times):
+    bounds = {"max_running": max_running, "asynchronous": asynchronous}
+    bounds |= {"token_budget": budget[0], "chunk_prompts": budget[1]}
     one, other = (Paged(pool, block, watermark=watermark) for _ in range(2))
     timeline = Scheduler(jobs, one, **bounds, step_times=times).run()
     came = {}
@@ -298,6 +310,7 @@ def test_the_newest_is_preempted_and_starts_over():
         ([SimulatedRequest(0, 5, 500)], {}, "request 0: needs"),
         ([SimulatedRequest(0, 5, 5)], {"max_running": 0}, "max_running 0"),
         ([SimulatedRequest(0, 5, 5)], {"token_budget": 0}, "token_budget 0"),
+        ([SimulatedRequest(0, 5, 5)], {"token_budget": 8, "chunk_prompts": False}, "9 tokens, above token_budget 8"),
     ],
 )
 def test_what_can_not_be_served_is_refused_before_anything_runs(jobs, options, says):

@@ -11,7 +11,9 @@ from kvlab.quantities import UNITS, Metrics
 HOLE = re.compile(r"\{(\w+)\}")
 PLURALS = {"one", "other"}
 # Names, not quantities: a conference and its year, a paper's number, a digest, a statistic.
-NAMED = re.compile(r"SOSP 2023|abs/2309\.06180|SHA-256|95th percentile|第 95 百分位|\bp95|1×|1 倍|Pow2")
+NAMED = re.compile(
+    r"SOSP 2023|abs/2309\.06180|SHA-256|95th percentile|第 95 百分位|\bp95|1×|1 倍|Pow2|Fig\. \d+|图 \d+"
+)
 
 
 def leaves(tree, at=""):

@@ -117,7 +117,7 @@ def simulated(args: argparse.Namespace) -> int:
     from kvlab.publish import simulation_table
     from kvlab.simulate.studies import stage
 
-    simulation_table.show_claims(stage.read_claims(args.run))
+    simulation_table.show_claims(stage.read_claims(args.run), stage.read_quantities(args.run))
     say(f"\nfigures: {(args.run / 'simulated' / 'figures').resolve()}")
     return 0
 

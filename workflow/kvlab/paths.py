@@ -1,6 +1,7 @@
 """Where the project's own files are: in the checkout, or beside the code where a wheel is installed (setup.py)."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
@@ -10,6 +11,7 @@ ROOT = INSTALLED if INSTALLED.is_dir() else WORKFLOW.parent
 NOTEBOOK = ROOT / "workflow" / "notebooks" / "analysis.ipynb"
 REPORT = ROOT / "report"
 DATA = ROOT / "config" / "data"
+DOWNLOAD = "download"  # stands for the path of what is fetched from its original public place
 
 
 def lengths_variable(kind: str) -> str:
@@ -20,3 +22,8 @@ def lengths_variable(kind: str) -> str:
 def lengths_file(kind: str, path: str | None) -> str | None:
     """Where such a file is: what the configuration says, else the environment; None where neither does."""
     return path or os.environ.get(lengths_variable(kind)) or None
+
+
+def local_files(places: Iterable[str | None]) -> list[str]:
+    """Those that are files of this machine, neither addresses nor to be fetched."""
+    return sorted({place for place in places if place and not place.startswith(("http://", "https://", DOWNLOAD))})

@@ -103,6 +103,7 @@ IMAGE = CONFIG.container or "images/kvlab.sif"
 if CONTAINED:
     outside = [*users_caches(), Path(CONFIG.model.source), Path("results")]
     outside += [Path(file) for name in CONFIG.workloads for file in CONFIG.files(name)]
+    outside += [Path(file) for file in CONFIG.simulation_files()]
     settings = workflow.deployment_settings
     try:
         IMAGE = kvlab_container.image(ROOT, CONFIG.container)

@@ -6,6 +6,7 @@ rule simulate:
         code("simulate.studies.stage"),
         "config/data/azure-conv-lengths.csv",
         "config/data/paper-values.yaml",
+        CONFIG.simulation_files(),
     output:
         SIMULATED / "metrics.json",
         SIMULATED / "claims.json",

@@ -20,9 +20,10 @@ from kvlab.config.measure import Measure
 from kvlab.config.part import Name, Part
 from kvlab.config.parts import Analysis, Model, Report
 from kvlab.config.simulation import Simulation
-from kvlab.config.workloads import KINDS, AzureConv, Comparison, DrawnRequests, OpenLoop, Published
+from kvlab.config.workloads import KINDS, Comparison, DrawnRequests, OpenLoop, Requests
 from kvlab.errors import ConfigError
 from kvlab.measure.engines.registry import EngineSettings, engines, settings_of
+from kvlab.paths import local_files
 from kvlab.records import cell
 
 
@@ -79,11 +80,8 @@ class Config(Part):
             return {"model": model} | ({"dummy": True} if self.without_weights() else {})
         if stage == "workload":
             part = self.workloads[_known(workload)]
-            requests = part.requests.model_dump(mode="json")
-            if isinstance(part.requests, Published):
-                requests["path"] = part.requests.file()
             return {
-                "requests": requests,
+                "requests": part.requests.settings(),
                 "max_model_len": part.max_model_len,
                 "seed": self.data_seed,
             } | ({"arrivals": part.arrivals.kind} if isinstance(part.arrivals, OpenLoop) else {})
@@ -106,7 +104,7 @@ class Config(Part):
             section = {"analysis": self.analysis.model_dump(mode="json"), "run": self.run, "raw": self.raw()}
             return section | ({"open": open_} if (open_ := self.raw(open_loop=True)) else {})
         if stage == "simulate":
-            return {} if self.simulation is None else self.simulation.model_dump(mode="json") | {"seed": self.data_seed}
+            return self.simulation.settings() | {"seed": self.data_seed} if self.simulation else {}
         if stage == "notebook":
             return {"palette": self.report.palette, "language": self.report.language}
         if stage == "report":
@@ -124,13 +122,11 @@ class Config(Part):
 
     def files(self, workload: str) -> list[str]:
         """Local files that a workload is made from."""
-        requests = self.workloads[workload].requests
-        named = getattr(requests, "path", None) or getattr(requests, "trace", None)
-        if isinstance(requests, Published):
-            named = requests.file()
-        if isinstance(requests, AzureConv) and not named:
-            named = "config/data/azure-conv-lengths.csv"
-        return [named] if named and not named.startswith(("http://", "https://")) else []
+        return local_files([self.workloads[workload].requests.file()])
+
+    def simulation_files(self) -> list[str]:
+        """Local files that a simulation is made from, the project's own apart."""
+        return local_files([one.file() for one in self.simulation.published().values()] if self.simulation else [])
 
     def raw(self, open_loop: bool = False) -> list[list[str | int]]:
         """Every [workload, arm, repeat] that the run measures of a queue that is there from the start.
@@ -217,7 +213,8 @@ def parse(data: Any, where: str) -> Config:
 def _nearest(key: str) -> str:
     import difflib
 
-    parts: list[Any] = [*Part.__subclasses__(), *DrawnRequests.__subclasses__(), Measure, *engines().values()]
+    bases = (Part, Requests, DrawnRequests)
+    parts: list[Any] = [*(part for base in bases for part in base.__subclasses__()), Measure, *engines().values()]
     known = {name for part in parts for name in part.model_fields}
     near = difflib.get_close_matches(key, known, n=1)
     return f" (did you mean {near[0]!r}?)" if near else ""

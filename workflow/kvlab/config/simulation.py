@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from kvlab.config.part import Name, Part
+from kvlab.config.workloads import Published
 
+STUDIES = ("block-size", "pool", "output-cv", "load", "shapes", "sharing", "prefix")
 PositiveInts = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)]
 PositiveFloats = Annotated[list[Annotated[float, Field(gt=0, allow_inf_nan=False)]], Field(min_length=1)]
 
@@ -33,12 +35,43 @@ class DrawnLengths(Part):
 class SimulatedWorkload(Part):
     """A workload that is simulated; its queue is always full."""
 
-    lengths: Annotated[AzureLengths | DrawnLengths, Field(discriminator="kind", description="Where lengths come from.")]
+    lengths: Annotated[
+        AzureLengths | DrawnLengths | Published, Field(discriminator="kind", description="Where lengths come from.")
+    ]
     iterations: int | None = Field(
         default=None,
         ge=2,
         description="Iterations of each seed, None: the simulation's; fewer where outputs are short.",
     )
+
+
+class Trace(Part):
+    """The requests and arrivals that the paper's artifact draws, with a constant step time; "not decided" without them.
+
+    The first step time and seed 0 are what the paper's values are compared with; the others show what they change.
+    """
+
+    lengths: Published = Field(description="Which of the artifact's files; fetched only where path says download.")
+    rate: float = Field(gt=0, le=1000, allow_inf_nan=False, description="Requests a second.")
+    duration_s: float = Field(gt=0, le=86_400, allow_inf_nan=False, description="Requests arrive for so long, seconds.")
+    window_s: tuple[float, float] = Field(description="Means are over the iterations that begin within it, seconds.")
+    step_ms: Annotated[list[Annotated[float, Field(ge=1, le=10_000)]], Field(min_length=1)] = Field(
+        description="Step times, milliseconds; the first one with all seeds, the others with seed 0."
+    )
+    seeds: int = Field(default=1, ge=1, le=100, description="Seeds of the order and the arrivals, from 0 on.")
+    max_running: int = Field(default=256, ge=1, description="Most requests at once.")
+    token_budget: int = Field(
+        default=2560, ge=1, description="Most tokens a step computes; a prompt waits whole for a step with room for it."
+    )
+
+    @model_validator(mode="after")
+    def _window_is_one(self) -> Trace:
+        begin, end = self.window_s
+        if not 0 <= begin < end <= self.duration_s:
+            raise ValueError(f"window_s {begin:g} to {end:g}: times in order, within duration_s {self.duration_s:g}")
+        if len(set(self.step_ms)) < len(self.step_ms):
+            raise ValueError("step_ms: a step time is listed twice")
+        return self
 
 
 class BlockSizes(Part):
@@ -140,12 +173,29 @@ class Simulation(Part):
     warmup_iterations: int = Field(default=1000, ge=0, description="Iterations left out at the start of each seed.")
     seeds: int = Field(default=5, ge=1, le=100, description="Seeds of each policy and workload.")
     workloads: dict[Name, SimulatedWorkload] = Field(min_length=1, description="Workloads: all policies serve each.")
+    traces: dict[Name, Trace] = Field(
+        default={}, description="Traces of the paper's artifact; fig2, fig13a and fig13b have claims."
+    )
     studies: Studies | None = Field(default=None, description="Studies; None: none.")
     picture: SmallPool = SmallPool()
+
+    def published(self) -> dict[str, Published]:
+        """The artifact's lengths that are asked for, by the workload or trace that asks."""
+        every = {name: part.lengths for part_of in (self.workloads, self.traces) for name, part in part_of.items()}
+        return {name: lengths for name, lengths in every.items() if isinstance(lengths, Published)}
+
+    def settings(self) -> dict[str, Any]:
+        """What the stage is given."""
+        data = self.model_dump(mode="json")
+        for name, lengths in self.published().items():
+            data["traces" if name in self.traces else "workloads"][name]["lengths"] = lengths.settings()
+        return data
 
     @model_validator(mode="after")
     def _fits_together(self) -> Simulation:
         known = self.workloads
+        for name in {*known, *STUDIES, "table1"} & {*self.traces}:
+            raise ValueError(f"traces.{name}: a simulated workload or a study has that name; choose another")
         for name, workload in known.items():
             if (workload.iterations or self.iterations) <= self.warmup_iterations:
                 raise ValueError(f"workload {name}: no iteration is left after {self.warmup_iterations} of warm-up")
@@ -155,7 +205,7 @@ class Simulation(Part):
             return self
         if self.studies.iterations <= self.studies.warmup_iterations:
             raise ValueError(f"studies: no iteration is left after {self.studies.warmup_iterations} of warm-up")
-        for study in ("block_size", "pool", "output_cv", "load", "shapes", "sharing", "prefix"):
+        for study in (name.replace("-", "_") for name in STUDIES):
             part = getattr(self.studies, study)
             for name in getattr(part, "workloads", None) or [part.workload]:
                 if name not in known:

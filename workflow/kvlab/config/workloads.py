@@ -12,7 +12,19 @@ from kvlab.measure.engines.registry import settings_of
 from kvlab.paths import lengths_file
 
 
-class DrawnRequests(Part):
+class Requests(Part):
+    """What is asked of the engines."""
+
+    def file(self) -> str | None:
+        """Where the file is that they are made from, a path or an address; None where there is none."""
+        return None
+
+    def settings(self) -> dict[str, Any]:
+        """What the stage is given."""
+        return self.model_dump(mode="json")
+
+
+class DrawnRequests(Requests):
     """What the workloads made from lengths share: token ids are random, only the lengths matter."""
 
     requests: int = Field(default=64, ge=1, le=100_000, description="How many requests.")
@@ -35,7 +47,7 @@ class Repeated(Part):
     times: int = Field(ge=1, description="How many times it stands in the prompt, without a separator.")
 
 
-class Prompts(Part):
+class Prompts(Requests):
     """Texts, tokenised once with the model's own tokenizer."""
 
     kind: Literal["prompts"]
@@ -56,6 +68,10 @@ class AzureConv(DrawnRequests):
         default=None, description="Path or URL of the original CSV; else the project's joint table."
     )
 
+    def file(self) -> str | None:
+        """The trace, or the project's table."""
+        return self.trace or "config/data/azure-conv-lengths.csv"
+
 
 class Paper(DrawnRequests):
     """ShareGPT-like lengths with the paper's means (section 6.1, Fig. 11)."""
@@ -73,8 +89,8 @@ class Published(Part):
     kind: Literal["sharegpt", "alpaca"] = Field(description="Which of the artifact's files.")
     path: str | None = Field(
         default=None,
-        description="The artifact's pickle, or its pairs as CSV: a path or URL; None: what KVLAB_SHAREGPT (or "
-        "KVLAB_ALPACA) names. A workload of sharegpt without either is downloaded by its digest.",
+        description="The artifact's pickle, or its pairs as CSV: a path or URL, or download; None: what KVLAB_SHAREGPT "
+        "(or KVLAB_ALPACA) names. A workload that is served is downloaded, by its digest, where neither says.",
     )
     sha256: str | None = Field(
         default=None, pattern="^[0-9a-f]{64}$", description="Digest of a file of your own in the same form."
@@ -83,6 +99,10 @@ class Published(Part):
     def file(self) -> str | None:
         """Where the file is, by the configuration or the environment; None where neither names one."""
         return lengths_file(self.kind, self.path)
+
+    def settings(self) -> dict[str, Any]:
+        """What the stage is given; the environment's path stands nowhere else, so a run's folder tells no one's."""
+        return self.model_dump(mode="json") | {"path": self.file()}
 
 
 class PublishedRequests(Published, DrawnRequests):
@@ -102,6 +122,10 @@ class UserFile(DrawnRequests):
     kind: Literal["file"]
     path: str = Field(min_length=1, description="The JSON Lines file.")
     max_new_tokens: int = Field(default=64, ge=1, description="Output tokens where a line names none.")
+
+    def file(self) -> str | None:
+        """The user's file."""
+        return self.path
 
 
 Rate = Annotated[float, Field(gt=0, le=10_000, allow_inf_nan=False)]

@@ -21,7 +21,7 @@ import numpy as np
 
 from kvlab.accounting import Floats
 from kvlab.errors import ConfigError, LogError
-from kvlab.paths import lengths_variable
+from kvlab.paths import DOWNLOAD, lengths_variable
 from kvlab.prepare import lengths
 from kvlab.prepare.lengths import PAPER_MAX_TOTAL, Lengths
 
@@ -56,12 +56,12 @@ FILES = {
 def read(kind: str, path: str | None, sha256: str | None = None) -> Lengths:
     """All pairs of a file of the artifact, in its order.
 
-    `path`: the pickle, or CSV with the header `prompt_tokens,output_tokens`; a path or an address; None downloads the
-    original. `sha256`: digest of a file of your own in the same form; without it only the artifact's is taken, where
-    its digest is known. LogError where the file is missing, another one, or not pairs of lengths.
+    `path`: the pickle, or CSV with the header `prompt_tokens,output_tokens`; a path or an address; None or "download"
+    fetches the original. `sha256`: digest of a file of your own in the same form; without it only the artifact's is
+    taken, where its digest is known. LogError where the file is missing, another one, or not pairs of lengths.
     """
     known = FILES[kind]
-    where = path or known.address
+    where = known.address if path in (None, DOWNLOAD) else path
     if where is None:
         raise ConfigError(f"kind {kind}: no address is known for its lengths; set path, or {lengths_variable(kind)}")
     return _read(where, (sha256,) if sha256 else known.digests)

@@ -32,7 +32,8 @@ class Scheduler:
     """Serves `jobs`, in order of arrival, from `allocator`'s pool.
 
     `max_running`: most requests at once. `token_budget`: most tokens an iteration computes; a prompt beyond it is
-    stored in several (chunked prefill). Both None: no bound, as in the paper's simulation of memory.
+    stored in several, or, without `chunk_prompts`, waits for one with room for it. Both None: no bound, as in the
+    paper's simulation of memory.
     `asynchronous`: an iteration is scheduled while the one before it runs, so a request whose last token is under way
     holds its room one iteration longer (vllm/v1/core/sched/async_scheduler.py, 0.26.0). `step_times`: arrivals and
     the timeline's clock are in seconds, and an iteration lasts as long as what it computes takes; without, both are in
@@ -46,6 +47,7 @@ class Scheduler:
         *,
         max_running: int | None = None,
         token_budget: int | None = None,
+        chunk_prompts: bool = True,
         asynchronous: bool = False,
         step_times: StepTimes | None = None,
     ) -> None:
@@ -54,6 +56,8 @@ class Scheduler:
                 raise KvlabError(f"{name} {value}: at least 1, or none")
         for job in jobs:
             allocator.check(job)
+            if token_budget is not None and not chunk_prompts and job.final > token_budget:
+                raise KvlabError(f"request {job.id}: {job.final} tokens, above token_budget {token_budget}")
             if not (math.isfinite(job.arrival) and job.arrival >= 0):
                 raise KvlabError(f"request {job.id}: arrives at {job.arrival}; a finite number of at least 0 is needed")
         if len({job.id for job in jobs}) < len(jobs):
@@ -61,6 +65,7 @@ class Scheduler:
         self.allocator = allocator
         self.max_running = len(jobs) if max_running is None else max_running
         self.token_budget = math.inf if token_budget is None else token_budget
+        self.chunk_prompts = chunk_prompts
         self.asynchronous = asynchronous
         self.clock = Clock(step_times, ahead=asynchronous)
         self.stays: list[Stay] = []
@@ -72,9 +77,8 @@ class Scheduler:
         self._known = {job.id: job.prompt for job in jobs}  # tokens whose ids exist: the prompt and what was generated
         self._since: dict[int, tuple[int, int]] = {}  # start and tokens of the stay that is open
         self._level = 0  # sum of tokens − start of the open stays: with the row it gives all token states
-        self._fresh: dict[
-            int, tuple[int, int]
-        ] = {}  # tokens of those whose prompt this row stores, and how many are new
+        # Of those whose prompt this row stores: their tokens, and how many are new.
+        self._fresh: dict[int, tuple[int, int]] = {}
         self._admission: dict[int, int] = {}  # number of a running request's admission; older events are void
         self._admissions = 0
         self._ends: dict[int, list[tuple[int, SimulatedRequest]]] = {}
@@ -125,7 +129,7 @@ class Scheduler:
                 retry = True
                 continue
             counts.append((len(self._running), len(self._waiting), preempted, self.allocator.blocks))
-            clock.step(now, *self._work(row))
+            clock.step(now, *(self._work(row) if clock.step_times else (0, 0, 0)))
             if watch:
                 watch(row)
             row += 1
@@ -198,7 +202,7 @@ class Scheduler:
         while self._waiting and len(self._running) < self.max_running:
             job = self._waiting[0]
             tokens = int(min(self._known[job.id], max(budget, 0)))
-            if not tokens:
+            if not tokens or (tokens < self._known[job.id] and not self.chunk_prompts):
                 return True
             if not self.allocator.admit(job, self._known[job.id], tokens, alone=not self._running):
                 break

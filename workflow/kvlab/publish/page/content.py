@@ -18,10 +18,11 @@ from kvlab.publish.page.pool_view import aspects, pool_view
 from kvlab.publish.page.story import Story, counted, pair, product
 from kvlab.publish.words.bilingual import Both, text
 from kvlab.publish.words.facts import Fact, Facts
-from kvlab.publish.words.strings import LANGUAGES
+from kvlab.publish.words.strings import LANGUAGES, look_up
 from kvlab.quantities import Metrics, Quantity
 from kvlab.raw import RawRun
 from kvlab.records import read_text
+from kvlab.simulate.studies import paper_values
 
 COUNTS = ("steady", "saturated", "noisy")
 
@@ -123,10 +124,23 @@ class Content:
         shown = []
         for claim in self.facts.document("simulated/claims.json"):
             quantity = known.get(claim["quantity"])
-            if quantity is not None:
-                self.more.setdefault(quantity.id, quantity)
-            shown.append(claim | {"quantity": quantity})
+            spread = {by: [known[key] for key in ends] for by, ends in claim.get("spread", {}).items()}
+            for one in (quantity, *(end for ends in spread.values() for end in ends)):
+                if one is not None:
+                    self.more.setdefault(one.id, one)
+            shown.append(claim | {"quantity": quantity, "spread": spread})
         return shown
+
+    @property
+    def differences(self) -> dict[str, dict[str, Any]]:
+        """What the authors' scripts do differently from their text, where their own requests were simulated.
+
+        By the keys of the strings: what the scripts set.
+        """
+        replayed = any(claim["spread"] for claim in self.simulated)
+        return (
+            dict.fromkeys(look_up("en", "simulated.differences"), paper_values.read()["artifact"]) if replayed else {}
+        )
 
     # --- why ----------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,14 +12,18 @@ from kvlab.allocators.contiguous import Allocator, SimulatedRequest
 from kvlab.allocators.policies import POLICIES as POLICIES
 from kvlab.allocators.policies import allocator_of as allocator_of
 from kvlab.errors import KvlabError
-from kvlab.prepare import lengths
+from kvlab.prepare import artifact, lengths
 from kvlab.records import Run
 from kvlab.simulate.scheduler import Scheduler
 from kvlab.simulate.timeline import Timeline, run_record
 
 
 def draw(drawn_from: dict[str, Any], requests: int, seed: int, max_total: int) -> lengths.Lengths:
-    """`requests` pairs. `drawn_from`: {kind: azure-conv}, or {kind: paper} and the arguments of `lengths.paper`."""
+    """`requests` pairs. `drawn_from`: {kind: azure-conv}, {kind: paper} and the arguments of `lengths.paper`, or one of
+    the artifact's kinds and the arguments of `artifact.read`, resampled.
+    """
+    if drawn_from["kind"] in artifact.FILES:
+        return artifact.draw(artifact.read(**drawn_from), "resampled", requests, seed, max_total=max_total)
     shape = {name: value for name, value in drawn_from.items() if name != "kind"}
     if drawn_from["kind"] == "azure-conv":
         return lengths.resample(lengths.read_table(), requests, seed, max_total=max_total, **shape)
@@ -48,6 +52,10 @@ class Case:
     load: float | None = None
     sharing: tuple[tuple[str, Any], ...] = ()
     prompt_extra: int = 0
+
+    def of(self, policy: str) -> Case:
+        """The same case under another policy."""
+        return replace(self, policy=policy)
 
     def allocator(self) -> Allocator:
         """An empty pool under the case's policy."""

@@ -5,8 +5,8 @@ The values, tolerances and their reasons stand in `config/data/paper-values.yaml
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,10 @@ import numpy as np
 import yaml
 
 from kvlab.errors import LogError
-from kvlab.paths import DATA
+from kvlab.paths import DATA, lengths_variable
 from kvlab.quantities import Quantities, Quantity, Source
 from kvlab.records import digest, read_lines, read_text, write_lines
+from kvlab.simulate.studies import traces
 from kvlab.simulate.studies.sweeps import Point
 
 VALUES = DATA / "paper-values.yaml"
@@ -28,11 +29,16 @@ def read(path: Path = VALUES) -> dict[str, Any]:
     """The paper's values; LogError where the file is not what it should be."""
     try:
         values: dict[str, Any] = yaml.safe_load(read_text(path))
-        if not {"models", "printed_to", "claims", "ordering", "ranges"} <= set(values):
-            raise ValueError("models, printed_to, claims, ordering and ranges are needed")
+        if missing := {"models", "printed_to", "claims", "artifact", "ordering", "ranges"} - set(values):
+            raise ValueError(f"{', '.join(sorted(missing))}: missing")
         return values
     except (yaml.YAMLError, TypeError, ValueError) as error:
         raise LogError(f"{path}: not the paper's values ({' '.join(str(error).split())})") from None
+
+
+def paper_batch() -> float:
+    """Requests that the paper's paged pool ran together (Fig. 13a)."""
+    return float(next(claim["paper"] for claim in read()["claims"] if claim["id"] == "fig13a.paged.running"))
 
 
 def bytes_per_slot(model: dict[str, Any]) -> int:
@@ -91,6 +97,7 @@ class Verdict:
 
     `verdict`: held, failed, not decided (not simulated), or informative (the paper's value is of another
     situation, as the note says). `paper` None where it has no such value; ours must then lie between `low` and `high`.
+    `spread`: the quantities of the least and the most over step times and over seeds, by "steps" and "seeds".
     """
 
     id: str
@@ -103,12 +110,19 @@ class Verdict:
     unit: str
     verdict: str
     note: str = ""
+    spread: dict[str, tuple[str, str]] = field(default_factory=dict)
 
 
-def judge(quantities: Quantities, section: dict[str, Any]) -> list[Verdict]:
-    """All claims, in the order of the file: Table 1, figures, ordering on each workload, ranges."""
+def judge(quantities: Quantities, section: dict[str, Any], replayed: Sequence[traces.Replayed] = ()) -> list[Verdict]:
+    """All claims, in the order of the file: Table 1, the authors' requests, drawn ones, ordering, ranges.
+
+    `replayed`: the lines of `traces.jsonl`, for how much other step times and seeds change.
+    """
     values = read()
     rows = list(_table1(values, quantities))
+    rows += [
+        _of_trace(quantities, claim, section["traces"], replayed) for claim in values["claims"] if "trace" in claim
+    ]
     for claim in values["claims"]:
         low, high = claim["paper"] - claim["tolerance"], claim["paper"] + claim["tolerance"]
         rows.append(_verdict(quantities, claim, claim["paper"], low, high))
@@ -116,6 +130,24 @@ def judge(quantities: Quantities, section: dict[str, Any]) -> list[Verdict]:
         rows += _ordering(quantities, workload, values["ordering"])
     rows += [_verdict(quantities, claim, None, claim["low"], claim["high"]) for claim in values["ranges"]]
     return rows
+
+
+def _of_trace(
+    quantities: Quantities, claim: dict[str, Any], asked: dict[str, Any], replayed: Sequence[traces.Replayed]
+) -> Verdict:
+    """A claim on the authors' own requests: trace `fig2` for the claim `fig2.orca-max.tokens`."""
+    trace, policy, measure = claim["id"].split(".")
+    own = {"id": f"trace.{claim['id']}", "quantity": f"simulated.{claim['id']}", "where": claim["where"]}
+    own |= {"note": claim.get("trace_note", ""), "informative": claim.get("trace_informative", False)}
+    low, high = claim["paper"] - claim["trace"], claim["paper"] + claim["trace"]
+    verdict = _verdict(quantities, own, claim["paper"], low, high)
+    lengths = asked[trace]["lengths"] if trace in asked else {}
+    if lengths and verdict.ours is None:
+        name = lengths_variable(lengths["kind"])
+        verdict = replace(verdict, note=f"the lengths are not here; {name} names the file, config/README.md says more")
+    if lengths.get("sha256"):
+        verdict = replace(verdict, verdict="not decided", note="the lengths are of another file than the artifact's")
+    return replace(verdict, spread=traces.spread(replayed, trace, policy, measure))
 
 
 def _verdict(quantities: Quantities, claim: dict[str, Any], paper: float | None, low: float, high: float) -> Verdict:
@@ -128,7 +160,7 @@ def _verdict(quantities: Quantities, claim: dict[str, Any], paper: float | None,
         found = "informative"
     else:
         found = "held" if low <= ours <= high else "failed"
-    unit = quantity.unit if quantity else "count"
+    unit = quantity.unit if quantity else "requests" if claim["quantity"].endswith(".running") else "share"
     return Verdict(claim["id"], claim["where"], claim["quantity"], paper, ours, low, high, unit, found, note)
 
 
@@ -162,7 +194,7 @@ def _ordering(quantities: Quantities, workload: str, order: list[str]) -> Iterat
 def load_quantities(quantities: Quantities, points: Iterable[Point]) -> Iterator[Quantity]:
     """At which offered load the simulated paged pool runs as many requests together as the paper's did."""
     measured = [point for point in points if point.study == "load" and point.label != "full"]
-    target = next(claim["paper"] for claim in read()["claims"] if claim["id"] == "fig13a.paged.running")
+    target = paper_batch()
     loads = sorted({(point.x, f"simulated.load.{point.workload}.{point.policy}.{point.label}") for point in measured})
     if len(loads) < 2:
         return

@@ -5,6 +5,7 @@
         stays.jsonl                 nothing is left out: every iteration's record can be rebuilt
         steps.jsonl                 of the first seed: every so-many-th iteration, as engines log it
     simulated/studies.jsonl         a line a simulated case of a study
+    simulated/traces.jsonl          a line a simulated case of the authors' requests
     simulated/table1.jsonl          a line a model
     simulated/metrics.json  claims.json
 
@@ -21,13 +22,14 @@ from typing import Any
 
 from kvlab.accounting import SHARES
 from kvlab.errors import LogError
-from kvlab.quantities import Metrics, Quantity, Source
+from kvlab.quantities import Metrics, Quantities, Quantity, Source
 from kvlab.records import digest, read_lines, read_run, read_text, write_json, write_lines
-from kvlab.simulate.studies import paper_values, sweeps
+from kvlab.simulate.studies import paper_values, sweeps, traces
 from kvlab.simulate.studies.cases import POLICIES, Case
 from kvlab.simulate.timeline import Stay, rebuild
 
 FOLDER = "simulated"
+TRACES = "traces.jsonl"
 THINNED = 200  # iterations of steps.jsonl
 _MEASURES = (*SHARES, "rounding", "running", "efficiency")
 
@@ -46,9 +48,12 @@ def simulate(section: dict[str, Any], root: Path) -> Metrics:
                 _simulate_case(workload, case_of(section, settings, policy, base.seed + seed), folder, seed == 0)
     if section.get("studies"):
         write_lines(folder / "studies.jsonl", sweeps.run(section, base))
+    if section["traces"]:
+        write_lines(folder / TRACES, traces.run(section["traces"], base))
     metrics = quantities(section, root)
     metrics.write(folder / "metrics.json")
-    write_json(folder / "claims.json", [asdict(verdict) for verdict in paper_values.judge(metrics.quantities, section)])
+    verdicts = paper_values.judge(metrics.quantities, section, read_traces(root))
+    write_json(folder / "claims.json", [asdict(verdict) for verdict in verdicts])
     return metrics
 
 
@@ -148,9 +153,20 @@ def quantities(section: dict[str, Any], root: Path) -> Metrics:
             metrics.quantities.add(quantity)
         for quantity in paper_values.load_quantities(metrics.quantities, points):
             metrics.quantities.add(quantity)
+    if lines := read_traces(root):
+        where = (f"{FOLDER}/{TRACES}", digest(root / FOLDER / TRACES))
+        batch = traces.step_of_batch(lines, "fig13a", paper_values.paper_batch(), *where)
+        for quantity in (*traces.quantities(lines, *where), *batch):
+            metrics.quantities.add(quantity)
     for quantity in metrics.quantities:
         metrics.files |= {source.file: source.sha256 for source in quantity.sources}
     return metrics
+
+
+def read_traces(root: Path) -> list[traces.Replayed]:
+    """The lines of `traces.jsonl`; none where the run has no traces."""
+    file = root / FOLDER / TRACES
+    return read_lines(file, traces.Replayed) if file.exists() else []
 
 
 def _of_policy(key: str, every: list[SimulatedLogs]) -> Iterator[Quantity]:
@@ -175,6 +191,11 @@ def _mean(key: str, samples: list[float], unit: str, formula: str, sources: list
         sources=sources,
         samples=samples,
     )
+
+
+def read_quantities(root: Path) -> Quantities:
+    """The quantities of a simulated run."""
+    return Metrics.read(root / FOLDER / "metrics.json").quantities
 
 
 def read_claims(root: Path) -> list[paper_values.Verdict]:
