@@ -141,6 +141,15 @@ def _parser() -> argparse.ArgumentParser:
         output,
     )
     command(commands.summary, "summary results/smoke", run)
+    command(
+        commands.trace,
+        "trace results/smoke pressured vllm-paged 0",
+        run,
+        of_workload,
+        ("arm", {"help": "an arm that was measured"}),
+        ("repeat", {"type": int, "help": "which repeat, from 0"}),
+        output,
+    )
     reference = ("reference", {"type": Path, "help": "a run's folder, packed or not"})
     command(
         commands.claims,

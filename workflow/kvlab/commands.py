@@ -167,6 +167,17 @@ def verify(args: argparse.Namespace) -> int:
     return 0
 
 
+def trace(args: argparse.Namespace) -> int:
+    """Write one measured run as a trace for ui.perfetto.dev: traces/<workload>.<arm>.<repeat>.json."""
+    from kvlab.publish import trace as stage
+    from kvlab.raw import RawRun
+
+    file = args.output or args.run / "traces" / f"{args.workload}.{args.arm}.{args.repeat}.json"
+    count = stage.write(RawRun.read(args.run, args.workload, args.arm, args.repeat), file)
+    say(f"trace: {count} events; open {file} in ui.perfetto.dev")
+    return 0
+
+
 def summary(args: argparse.Namespace) -> int:
     """Print the headlines of a run."""
     from kvlab.publish import summary as stage
