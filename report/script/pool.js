@@ -17,7 +17,7 @@
   const sides = page.all(".pool", view).map((element) => new PoolSide(element, look));
   const slider = get("pool-slider"), play = get("pool-play"), follow = get("pool-follow"), workload = get("pool-workload");
   const MOST = Number(slider.max);
-  let pinned = null, position = 0, playing = false, last = 0;
+  let opened = null, pinned = null, position = 0, playing = false, last = 0;
   const chosen = (name) => view.querySelector(`[name=${name}]:checked`).value;
   const own = () => chosen("pool-clock") === "own";
   const longest = () => Math.max(...sides.map((side) => side.part.end));
@@ -185,6 +185,7 @@
 
   function open() {
     stop();
+    opened = workload.value;
     const { pair, arms } = all[workload.value];
     sides.forEach((side, i) => {
       side.select.replaceChildren(...Object.keys(arms).map((arm) => new Option(arm, arm)));
@@ -232,7 +233,7 @@
   document.addEventListener("kvlab:theme", () => { readInk(); sides.forEach((side) => { side.patterns = new Map(); }); show(true); });
   document.addEventListener("kvlab:language", () => show(true));
   document.addEventListener("kvlab:workload", (event) => {
-    if (!all[event.detail] || workload.value === event.detail) return;
+    if (!all[event.detail] || opened === event.detail) return;
     workload.value = event.detail;
     open();
   });

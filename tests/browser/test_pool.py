@@ -130,3 +130,63 @@ def test_the_picture_has_words(open_page):
     assert "token states" in label
     page.locator("#pool details summary").click()
     assert page.locator("#pool details table").is_visible()
+
+
+def test_the_grid_is_sharp_and_fills_its_place(open_page):
+    for width, ratio in ((1280, 1), (390, 3)):
+        page = open_page(viewport={"width": width, "height": 900}, device_scale_factor=ratio)
+        for one in page.evaluate(
+            """() => [...document.querySelectorAll(".pool")].map((e) => {
+                 const width = (one) => one.getBoundingClientRect().width, canvas = e.querySelector("canvas");
+                 const box = width(e.querySelector(".pool-box"));
+                 return [box * devicePixelRatio, canvas.width, width(canvas), box, e.clientWidth];
+               })"""
+        ):
+            pixels, drawn, shown, place, whole = one
+            assert abs(pixels - drawn) <= 1
+            assert shown == pytest.approx(place)
+            assert place == pytest.approx(whole, abs=1)
+
+
+def test_on_a_phone_the_pools_stand_one_above_the_other_and_answer_to_touch(open_page):
+    page = open_page(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True, device_scale_factor=3)
+    first, second = (page.locator(".pool").nth(i).bounding_box() for i in (0, 1))
+    assert second["y"] >= first["y"] + first["height"]
+    page.locator(".pool canvas").nth(1).tap(position={"x": 12, "y": 12})
+    assert "tokens in" in page.locator("#pool-request").text_content()
+    assert page.locator("#pool-follow").input_value() != ""
+
+
+def test_by_request_each_request_s_blocks_lie_side_by_side(open_page):
+    page = open_page()
+    page.locator("[name=pool-order][value=request]").check(force=True)
+    canvas = page.locator(".pool canvas").nth(1)
+    box, seen = canvas.bounding_box(), []
+    for row in range(6):
+        for column in range(8):
+            canvas.hover(position={"x": (column + 0.4) * box["width"] / 8, "y": (row + 0.4) * box["height"] / 6})
+            told = page.locator("#pool-request").text_content().split("·")
+            seen.append(told[1].split(":")[1].strip().split()[1] if len(told) > 1 and "tokens in" in told[1] else None)
+    runs = [one for one, before in zip(seen, [None, *seen], strict=False) if one and one != before]
+    assert len(runs) == len(set(runs)) > 2  # a request, once left, does not come again
+    assert [int(one) for one in runs] == sorted(int(one) for one in runs)
+
+
+def test_following_a_request_goes_to_when_it_runs(open_page):
+    page = open_page()
+    last = page.locator("#pool-follow option").last.get_attribute("value")
+    page.locator("#pool-slider").evaluate("(e) => { e.value = 0; e.dispatchEvent(new Event('input')); }")
+    page.select_option("#pool-follow", last)
+    assert "tokens in" in page.locator("#pool-request").text_content()
+    assert int(page.locator("#pool-slider").input_value()) > 0
+    page.locator("#pool-previous").click()
+    assert page.locator("#pool-follow").input_value() == str(int(last) - 1)
+
+
+def test_a_workload_chosen_anywhere_is_chosen_in_the_pool_view_too(open_page):
+    page = open_page()
+    page.locator("#time [data-set-workload=seed]").click()
+    assert page.locator("#pool-workload").input_value() == "seed"
+    page.select_option("#pool-workload", "pressured")
+    assert page.locator("#slots [data-workload=pressured]").is_visible()
+    assert page.locator("#slots [data-workload=seed]").is_hidden()
