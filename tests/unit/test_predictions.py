@@ -6,51 +6,85 @@ import pytest
 from tests.unit.test_calibration import synthetic
 
 from kvlab.cli import main
-from kvlab.errors import ConfigError, KvlabError, LogError
+from kvlab.errors import ConfigError, LogError
 from kvlab.prepare.own_lengths import read_pairs
-from kvlab.simulate.forecasts import predictions
+from kvlab.simulate.forecasts import predict, predictions
 from kvlab.simulate.forecasts.calibration import fit
 from kvlab.simulate.forecasts.forecast import Setting
-from kvlab.simulate.forecasts.predict import Asked
 from kvlab.simulate.forecasts.predictions import sustained
 
 CONFIG = {
     "run": "planned",
     "workloads": {
-        "w": {
+        "closed": {
             "requests": {"kind": "paper", "requests": 40},
             "arms": ["hf-sequential-static", "vllm-contiguous", "vllm-paged"],
             "kv_slots": 4096,
             "max_model_len": 1024,
-            "repeats": 1,
-        }
+            "repeats": 2,
+            "shuffle": True,
+        },
+        "open": {
+            "requests": {"kind": "paper", "requests": 200},
+            "arms": ["vllm-contiguous", "vllm-paged"],
+            "kv_slots": 4096,
+            "max_model_len": 1024,
+            "repeats": 2,
+            "arrivals": {
+                "kind": "poisson",
+                "duration_s": 30,
+                "leave_out_s": 5,
+                "drain_s": 10,
+                "rates": {"vllm-contiguous": [1], "vllm-paged": [[1, 4], [2]]},
+            },
+        },
     },
     "measure": {"vllm": {"max_num_seqs": 64, "max_num_batched_tokens": 2048}},
 }
 
 
-def test_predict_writes_what_it_rests_on_and_every_cell(tmp_path):
+def test_predict_writes_what_it_rests_on_and_every_cell(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(predict, "STEADY_S", 40.0)
     raw = synthetic(tmp_path / "run")
     config, out = tmp_path / "planned.json", tmp_path / "out.json"
     config.write_text(json.dumps(CONFIG))
-    rates = ["vllm-paged=1,4", "vllm-contiguous=1"]
-    words = ["predict", str(config), "--calibration", str(tmp_path / "run"), "--seeds", "2", "--output", str(out)]
-    assert main([*words, "--rates", *rates, "--windows", "30", "5", "10", "--steady", "40"]) == 0
+    words = ["predict", str(config), "--calibration", str(tmp_path / "run"), "--output", str(out)]
+    assert main(words) == 0
     first = out.read_bytes()
     found = predictions.read(out)
-    assert [(c.arm, c.rate, c.seed) for c in found.cells] == [
-        *[("vllm-contiguous", rate, seed) for rate in (None, 1.0) for seed in (0, 1)],
-        *[("vllm-paged", rate, seed) for rate in (None, 1.0, 4.0) for seed in (0, 1)],
+    assert [(c.workload, c.arm, c.rate, c.block) for c in found.cells] == [
+        *[("closed", "vllm-contiguous", None, block) for block in (0, 1)],
+        *[("closed", "vllm-paged", None, block) for block in (0, 1)],
+        *[("open", "vllm-contiguous", 1.0, block) for block in (0, 1)],
+        *[("open", "vllm-paged", rate, block) for rate, block in ((1.0, 0), (4.0, 0), (2.0, 1))],
     ]
-    assert list(found.head["left_out"]) == ["w/hf-sequential-static"]
+    assert list(found.head["left_out"]) == ["closed/hf-sequential-static"]
     assert found.head["calibration"]["sources"][1]["sha256"] == raw.digests["steps.jsonl"]
-    paged = {c.rate: c.expected for c in found.cells if c.arm == "vllm-paged" and c.seed == 0}
-    assert paged[None].requests == 40
-    assert paged[1.0].per_token_mean < paged[4.0].per_token_mean
-    rate = {one.arm: one.rate for one in found.sustained if one.seed == 0}
+    paged = [c.expected for c in found.cells if c.arm == "vllm-paged"]
+    assert paged[0].requests == 40
+    assert paged[0].throughput != paged[1].throughput  # each block has an order of its own
+    assert paged[2].per_token_mean < paged[3].per_token_mean
+    assert {one.workload for one in found.sustained} == {"open"}
+    rate = {one.arm: one.rate for one in found.sustained}
     assert rate["vllm-contiguous"] < rate["vllm-paged"]
-    assert main([*words, "--rates", *rates, "--windows", "30", "5", "10", "--steady", "40"]) == 0
+    assert main(words) == 0
     assert out.read_bytes() == first
+
+
+def test_prompts_have_lengths_only_once_they_are_made(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    synthetic(tmp_path / "run")
+    config = CONFIG | {"workloads": {"w": {"requests": {"kind": "prompts", "prompts": ["a"]}, "arms": ["vllm-paged"]}}}
+    (tmp_path / "c.json").write_text(json.dumps(config))
+    assert main(["predict", "c.json", "--calibration", "run"]) == 2
+    assert "kvlab workload results/planned w" in capsys.readouterr().err
+
+
+def test_a_calibration_that_is_none(tmp_path, capsys):
+    (tmp_path / "c.json").write_text(json.dumps(CONFIG))
+    assert main(["predict", str(tmp_path / "c.json"), "--calibration", str(tmp_path)]) == 2
+    assert "no vllm-paged run" in capsys.readouterr().err
 
 
 def test_a_larger_pool_never_sustains_less(tmp_path):
@@ -71,19 +105,6 @@ def test_no_sustained_rate_where_the_bound_is_never_met(tmp_path):
     fitted = fit(synthetic(tmp_path))
     setting = Setting("paged", 4096, 1024, 16, 64, 2048)
     assert sustained(lambda count, seed: [(10, 10)] * count, 0, setting, fitted, bound_s=1e-6, arrive_s=60) is None
-
-
-@pytest.mark.parametrize(
-    ("rates", "windows", "says"),
-    [
-        (["vllm-paged=fast"], (30, 5, 10), "write ARM=R,R"),
-        (["hf-continuous=1"], (30, 5, 10), "no arm 'hf-continuous' can be predicted"),
-        ([], (30, 30, 10), "must be shorter than the arrivals"),
-    ],
-)
-def test_words_that_can_not_be(rates, windows, says):
-    with pytest.raises(KvlabError, match=says):
-        Asked.of(1, rates, 0.05, windows, 600.0, None, 0)
 
 
 def test_a_file_that_is_no_prediction(tmp_path):

@@ -106,28 +106,9 @@ def _parser() -> argparse.ArgumentParser:
     command(predicting.calibrate, "calibrate results/smoke", run)
     command(
         predicting.predict,
-        "predict config/policies.yaml --calibration results/reference/llama-8b --rates vllm-paged=4.1,7.6",
+        "predict config/llama-8b.yaml --calibration results/reference/llama-8b",
         ("config", {"help": "a YAML or JSON file: the run that is to be predicted"}),
         ("--calibration", {"type": Path, "required": True, "help": "a run with a vllm-paged arm, packed or not"}),
-        ("--rates", {"nargs": "*", "default": [], "metavar": "ARM=R,R", "help": "requests a second, arm by arm"}),
-        ("--seeds", {"type": int, "default": 3, "help": "how many seeds, from the configuration's data_seed on"}),
-        ("--bound", {"type": float, "default": 0.05, "help": "of the sustained rate: seconds an output token"}),
-        (
-            "--windows",
-            {
-                "type": float,
-                "nargs": 3,
-                "default": [35.0, 10.0, 15.0],
-                "metavar": ("ARRIVE", "SKIP", "DRAIN"),
-                "help": "seconds of arrivals, left out at the start, waited for at the end",
-            },
-        ),
-        ("--steady", {"type": float, "default": 600.0, "help": "seconds of arrivals for the sustained rate"}),
-        ("--lengths", {"type": Path, "help": "JSON Lines or CSV of lengths instead of the configuration's"}),
-        (
-            "--requests",
-            {"type": int, "default": 0, "help": "requests of the closed batch instead of the configuration's"},
-        ),
         output,
     )
     logs = ("logs", {"type": Path, "help": "a run's folder, or any folder with raw folders in it, packed or not"})

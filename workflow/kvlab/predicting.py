@@ -29,12 +29,15 @@ def predict(args: argparse.Namespace) -> int:
     from kvlab.simulate.forecasts import predictions
 
     planned = config.load(Path(args.config))
-    section = planned.model_dump(mode="json", include={"run", "data_seed", "workloads", "measure"})
-    for name, part in section["workloads"].items():
-        part["requests"] = planned.section("workload", name)["requests"]
-    asked = stage.Asked.of(args.seeds, args.rates, args.bound, args.windows, args.steady, args.lengths, args.requests)
-    document = stage.predict_run(section, args.calibration, Path("results") / section["run"], asked)
-    path = args.output or paths.ROOT / "config" / "predictions" / f"{section['run']}.json"
+    sections = {}
+    for name, part in planned.workloads.items():
+        of = getattr(part.arrivals, "of", None)
+        rates = {arm: [of(arm, block) for block in range(part.repeats)] if of else [] for arm in part.arms}
+        sections[name] = planned.section("workload", name) | {"rates": rates}
+    document = stage.predict_run(
+        planned.model_dump(mode="json"), sections, args.calibration, Path("results") / planned.run
+    )
+    path = args.output or paths.ROOT / "config" / "predictions" / f"{planned.run}.json"
     predictions.write(path, document)
     prediction_table.show(predictions.read(path))
     say(f"predict: {path}; commit it before the run is measured")

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from kvlab.allocators.contiguous import SimulatedRequest
-from kvlab.errors import KvlabError, LogError
+from kvlab.errors import LogError
 from kvlab.records import read_text, write_json
 from kvlab.simulate.forecasts.calibration import Calibration
-from kvlab.simulate.forecasts.forecast import Outcome, Setting, forecast, poisson, serve
+from kvlab.simulate.forecasts.forecast import Outcome, Setting, poisson, serve
 
 HALVINGS = 10  # of the interval in which a sustained rate lies
 
@@ -26,29 +26,13 @@ Draw = Callable[[int, int], Pairs]  # so many requests, of this seed
 
 
 @dataclass(frozen=True)
-class Windows:
-    """Seconds of an open-loop cell: arrivals for `arrive_s`, the first `skip_s` left out, then `drain_s` at most."""
-
-    arrive_s: float = 35.0
-    skip_s: float = 10.0
-    drain_s: float = 15.0
-
-    def __post_init__(self) -> None:
-        if not (0 <= self.skip_s < self.arrive_s < math.inf and self.drain_s >= 0):
-            raise KvlabError(
-                f"windows: arrivals for {self.arrive_s} s, {self.skip_s} s of them left out, {self.drain_s} s of "
-                "drain; the part left out must be shorter than the arrivals"
-            )
-
-
-@dataclass(frozen=True)
 class Cell:
-    """One arm, one rate (requests a second; None: closed batch), one seed, and what is expected of it."""
+    """One arm in one block at one rate (requests a second; None: a closed batch), and what is expected of it."""
 
     workload: str
     arm: str
     rate: float | None
-    seed: int
+    block: int
     expected: Outcome
 
 
@@ -62,33 +46,6 @@ class Sustained:
     bound_s: float
     arrive_s: float
     rate: float | None  # None: below the bound at every rate that was tried, or never below it
-
-
-def closed(workload: str, arm: str, pairs: Pairs, seed: int, setting: Setting, calibration: Calibration) -> Cell:
-    """All requests are there from the start."""
-    jobs = [SimulatedRequest(n, prompt, output) for n, (prompt, output) in enumerate(pairs)]
-    return Cell(workload, arm, None, seed, forecast(jobs, setting, calibration))
-
-
-def open_loop(
-    workload: str,
-    arm: str,
-    draw: Draw,
-    rate: float,
-    seed: int,
-    setting: Setting,
-    calibration: Calibration,
-    windows: Windows,
-) -> Cell:
-    """Requests arrive at random, `rate` a second."""
-    jobs = _arriving(draw, rate, windows.arrive_s, seed)
-    if not any(windows.skip_s <= job.arrival < windows.arrive_s for job in jobs):
-        raise KvlabError(
-            f"{arm}: at {rate} requests a second none arrives between {windows.skip_s} and "
-            f"{windows.arrive_s} s; lengthen the windows"
-        )
-    until = windows.arrive_s + windows.drain_s
-    return Cell(workload, arm, rate, seed, forecast(jobs, setting, calibration, until=until, skip_s=windows.skip_s))
 
 
 def sustained(
