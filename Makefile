@@ -20,12 +20,12 @@ setup: ## Make .venv and install what the locks pin (run and test do it too)
 
 run: setup ## Run the experiment of CONFIG (default config/smoke.yaml)
 	@python -m kvlab doctor --quiet $(CONFIG)
-	snakemake --cores 1 --quiet host reason rules --configfile $(CONFIG) $(ARGS)
+	@snakemake --cores 1 --configfile $(CONFIG) $(ARGS)
 
 # An environment that can already do it is left as it is: setting up without engines could take some away.
 simulate: ## The paper's memory figures, simulated: half a minute, no engine, no GPU (config/paper.yaml)
 	@python -c 'import babel, matplotlib, numpy, pydantic, scipy, snakemake, kvlab' 2>/dev/null || ENGINES=none workflow/setup
-	@snakemake --quiet all --cores 1 --configfile config/paper.yaml $(ARGS)
+	@snakemake --cores 1 --configfile config/paper.yaml $(ARGS)
 	@python -m kvlab simulated results/paper
 
 replay: ## Recompute the committed runs from their raw logs and compare, byte for byte: no engine, no GPU

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
 _stream: TextIO | None = None
+PROGRESS = "KVLAB_PROGRESS"  # names a folder where passing lines go: Snakemake's logger shows them (--logger kvlab)
 
 
 def stream() -> TextIO:
@@ -20,6 +21,10 @@ def stream() -> TextIO:
 def say(text: str, *, passing: bool = False) -> None:
     """Show one line. A passing line is overwritten by the next on a terminal and left out elsewhere."""
     out = stream()
+    if passing and PROGRESS in os.environ:
+        with suppress(OSError):  # a display is nothing that a run should fail for
+            Path(os.environ[PROGRESS], str(os.getpid())).write_text(text, encoding="utf-8")
+        return
     if out.isatty():
         out.write(f"\r\x1b[2K{text}" + ("" if passing else "\n"))
     elif not passing:
