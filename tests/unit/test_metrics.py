@@ -6,7 +6,9 @@ import pytest
 from tests.raw_logs import section, write_model, write_raw
 
 from kvlab.analyse.metrics import analyse
+from kvlab.catalogue import UndeclaredId, unit_of
 from kvlab.errors import LogError
+from kvlab.publish.words.strings import said
 from kvlab.quantities import Metrics, Quantities, Quantity, Source
 from kvlab.records import Output, Sample, Served, Step
 
@@ -154,7 +156,7 @@ SERVED = Served(0, 4, 3, 1.0, [2.0, 3.0, 4.0], 4.0, "length")
     ("spoil", "fault"),
     [
         ({"outputs": [Output(0, [1], ""), Output(1, [1, 2, 3], "")]}, "disagree on the number of tokens"),
-        ({"served": [replace(SERVED, cached_tokens=4)], "steps": [STEP]}, "prefix cache answered 4"),
+        ({"served": [replace(SERVED, cached_tokens=4)], "steps": [STEP]}, "4 prompt tokens came from a prefix cache"),
         ({"served": [SERVED, replace(SERVED, id=1, finish_s=None)], "steps": [STEP]}, "never finished"),
         ({"steps": [replace(STEP, blocks=2)]}, "blocks"),
         ({"steps": [replace(STEP, blocks=5, held=[[0, 4, 80]])]}, "more slots than the pool"),
@@ -169,8 +171,11 @@ def test_a_broken_run_is_left_out_and_says_why(root, spoil, fault):
     good, bad = metrics.runs
     assert good["validity"] == "steady"
     assert bad["validity"] == "broken"
-    assert fault in bad["reason"]
+    assert fault in said("en", bad["reason"])
     assert metrics.quantities["w.vllm-paged.throughput"].n == 1
+
+
+BATCH = {"arm": {"feed": "batch"}}
 
 
 def guard(metrics, name):
@@ -186,7 +191,7 @@ def test_outputs_that_differ_fail_in_float32_and_are_reported_in_bfloat16(root):
         metrics = analyse(section(("w", "hf-sequential-static", 0), ("w", "vllm-paged", 0)), root)
         found = guard(metrics, "same-outputs")
         assert found["outcome"] == outcome
-        assert "w/vllm-paged/0 request 0 parts at output token 2" in found["detail"]
+        assert "w/vllm-paged/0 request 0 parts at output token 2" in said("en", found["detail"])
         assert metrics.quantities["w.vllm-paged.agreement"].value == 0.5
         assert metrics.quantities["w.vllm-paged.prefix_match"].value == pytest.approx((2 / 3 + 1) / 2)
 
@@ -199,13 +204,23 @@ def test_outputs_that_differ_fail_in_float32_and_are_reported_in_bfloat16(root):
         ({"dtype": "bfloat16"}, "same-work", "fail"),
         ({"pool_slots": 128}, "equal-budget", "fail"),
         ({"pool_slots": 32}, "equal-budget", "pass"),
+        (
+            {"pool_slots": 32, "engine": {"name": "vllm"}, "settings": {"arm": {"feed": "batch"}}},
+            "equal-budget",
+            "fail",
+        ),
         ({"samples": [Sample(2.0, 1000, other_processes=1)]}, "undisturbed", "fail"),
         ({"samples": [Sample(2.0, 1000, throttle=0x40)]}, "undisturbed", "fail"),
         ({"samples": [Sample(2.0, 1000, throttle=0x1)]}, "undisturbed", "pass"),
+        ({"samples": [Sample(2.0, 1000)]}, "undisturbed", "not decided"),
+        ({"samples": [Sample(2.0, 1000, utilisation=0.95)], "device": "cuda"}, "gpu-bound", "pass"),
+        ({"samples": [Sample(2.0, 1000, utilisation=0.85)], "device": "cuda"}, "gpu-bound", "fail"),
+        ({}, "gpu-bound", "not decided"),
     ],
 )
 def test_guards(root, change, name, outcome):
-    write_raw(root, "hf-sequential-static")
+    watched = {"device": "cuda", "samples": [Sample(2.0, 1000, 1.0, throttle=0)]}
+    write_raw(root, "hf-sequential-static", **(watched if change else {}))
     write_raw(root, "vllm-paged", **change)
     metrics = analyse(section(("w", "hf-sequential-static", 0), ("w", "vllm-paged", 0)), root)
     assert guard(metrics, name)["outcome"] == outcome
@@ -219,14 +234,14 @@ def pressed(root, *, waiting, slots):
 
 
 @pytest.mark.parametrize(
-    ("waiting", "slots", "why"), [(0, 64, "nothing queued"), (2, 16, "never filled"), (2, 64, None)]
+    ("waiting", "slots", "why"), [(0, 64, "nothing queued"), (2, 16, "was filled to 90% in less than"), (2, 64, None)]
 )
 def test_no_claim_about_paging_without_pressure(root, waiting, slots, why):
     metrics = pressed(root, waiting=waiting, slots=slots)
     gain = metrics.quantities["w.paging.gain"]
     if why:
         assert gain.value is None
-        assert why in gain.why_none
+        assert why in said("en", gain.why_none)
         assert guard(metrics, "pool-pressure")["outcome"] == "not decided"
     else:
         assert gain.value == pytest.approx(1.2)
@@ -247,5 +262,95 @@ def test_a_quantity_needs_a_value_or_a_reason_a_known_unit_and_an_id_of_its_own(
             replace(good, **bad)
     with pytest.raises(ValueError, match="two quantities named"):
         Quantities([good, good])
-    with pytest.raises(LogError, match="no quantity named 'y'"):
-        Quantities([good])["y"]
+    with pytest.raises(LogError, match=r"no quantity named 'w\.speedup'"):
+        Quantities([good])["w.speedup"]
+    assert Quantities([good]).get("w.vllm-paged.throughput") is None
+
+
+@pytest.mark.parametrize("misspelt", ["w.vllm-paged.througput", "w.speed-up", "w.vllm-paged.queued.share.token", "y"])
+def test_an_id_that_nothing_declares_is_an_error(misspelt):
+    with pytest.raises(UndeclaredId, match="no quantity has such an id"):
+        Quantities().get(misspelt)
+
+
+def test_ids_across_arms_are_not_taken_for_an_arms():
+    assert unit_of("w.paging.share.tokens") == unit_of("w.queued.paging.running.mean") == "ratio"
+    assert unit_of("w.vllm-paged@2.5.normalized") == "ms/token"
+
+
+def test_while_requests_queue_the_drain_does_not_count(root):
+    """Two requests of which the second waits for 2 s; alone it runs 8 s more, and the pool is half empty."""
+    steps = [
+        Step(0, 1.0, 1, 1, 0, 4, [[0, 4, 64]]),
+        Step(1, 2.0, 1, 1, 0, 4, [[0, 5, 64]]),
+        Step(2, 3.0, 1, 0, 0, 1, [[1, 4, 16]]),
+    ]
+    q = one(root, steps=steps, seconds=10.0).quantities
+    assert q["w.vllm-paged.queued.span"].value == pytest.approx(2.0)
+    assert q["w.vllm-paged.queued.share.tokens"].value == pytest.approx(4.5 / 64)
+    assert q["w.vllm-paged.share.tokens"].value == pytest.approx((4 + 5 + 8 * 4) / 10 / 64)
+    assert q["w.vllm-paged.queued.throughput"].value == pytest.approx(1 / 2)  # the token at 2 s; one at 3 s comes after
+    shares = [q[f"w.vllm-paged.queued.share.{name}"].value for name in ("tokens", "reserved", "internal", "external")]
+    assert sum(shares) == pytest.approx(1.0)
+
+
+def test_finished_rows_of_a_padded_batch_store_nothing_and_do_not_run(root):
+    """Request 0 is through at 2 s; its row runs on until request 1 is, at 5 s. A row is 32 slots."""
+    served = [Served(0, 4, 1, 1.0, [2.0], 2.0, "length"), Served(1, 4, 4, 1.0, [2.0, 3.0, 4.0, 5.0], 5.0, "length")]
+    steps = [Step(i, 1.0 + i, 2 if i == 0 else 1, 0, 0, 2, [[0, 4, 32], [1, 4 + i, 32]]) for i in range(4)]
+    padded = {"arm": {"feed": "batch", "options": {"cache": "static"}}}
+    q = one(root, "hf-batch-static", steps=steps, served=served, block_size=32, settings=padded).quantities
+    assert q["w.hf-batch-static.running.mean"].value == pytest.approx((2 + 1 + 1 + 1) / 4)
+    assert q["w.hf-batch-static.padding.rows"].value == pytest.approx(3 / 4)
+    assert q["w.hf-batch-static.padding.share"].value == pytest.approx(3 / 4 * 32 / 64)
+    assert q["w.hf-batch-static.efficiency"].value == pytest.approx((8 + 5 + 6 + 7) / 4 / 64)
+    other = one(root, "hf-batch-static", steps=steps, served=served, block_size=32).quantities
+    assert other["w.hf-batch-static.padding.rows"].value == 0  # of a batch that lets rows go as they finish
+
+
+def test_what_is_charged_and_what_is_held_stand_apart(root):
+    q = one(root, "vllm-contiguous", reserve_slots=32).quantities
+    assert q["w.vllm-contiguous.slots.mean"].value == pytest.approx(32)
+    assert q["w.vllm-contiguous.held.mean"].value == pytest.approx(16)
+
+
+def test_preemption_costs_what_is_computed_again(root):
+    """Request 1 has 5 tokens when its cache is taken and comes back; request 0's last token was under way."""
+    steps = [
+        Step(0, 1.0, 2, 0, 0, 2, [[0, 4, 16], [1, 4, 16]]),
+        Step(1, 2.0, 2, 0, 0, 2, [[0, 5, 16], [1, 5, 16]]),
+        Step(2, 3.0, 0, 2, 2, 0, []),
+        Step(3, 4.0, 1, 0, 0, 1, [[1, 6, 16]]),
+    ]
+    q = one(root, steps=steps).quantities
+    assert q["w.vllm-paged.recomputed.tokens"].value == 5
+    assert q["w.vllm-paged.recomputed.share"].value == pytest.approx(5 / (6 + 6 + 5))
+    assert q["w.vllm-paged.preempted.requests"].value == 1
+    assert q["w.vllm-paged.stall.max"].value == pytest.approx(5.0)  # from 6 s to 11 s
+
+
+def test_uneven_steps_are_told_from_the_work_that_they_do(root):
+    even = [Step(i, 1.0 + i / 10, 1, 0, 0, 1, [[0, 4 + i, 64]]) for i in range(60)]
+    served = [Served(0, 4, 61, 1.0, [1.1 + i / 10 for i in range(61)], 8.0, "length")]
+    calm = one(root, steps=even, served=served, block_size=64).quantities
+    assert calm["w.vllm-paged.step.spread"].value == pytest.approx(1.0)
+    uneven = [replace(step, t_s=step.t_s + 0.3 * (i // 10)) for i, step in enumerate(even)]
+    served = [Served(0, 4, 61, 1.0, [1.1 + i / 10 for i in range(61)], 12.0, "length")]
+    shaken = one(root, steps=uneven, served=served, block_size=64).quantities
+    assert shaken["w.vllm-paged.step.spread"].value > 1.5
+
+
+def test_the_ladder_is_climbed_with_the_queue_full_too(root):
+    spans = {"hf-sequential-static": 40.0, "vllm-sequential": 20.0, "vllm-contiguous": 10.0, "vllm-paged": 8.0}
+    q = ladder(root, spans).quantities
+    factors = [q[f"w.queued.factor.{name}"].value for name in ("engine", "batching", "paging")]
+    assert factors == pytest.approx([2.0, 2.0, 1.25])
+    assert q["w.queued.speedup"].value == pytest.approx(5.0)
+
+
+def test_energy_is_of_the_measured_time_and_not_of_a_short_one(root):
+    samples = [Sample(t, 1, energy_j=100.0 + 10 * t) for t in range(12)]
+    q = one(root, samples=samples).quantities["w.vllm-paged.energy.per_token"]
+    assert q.value == pytest.approx(10 * 10 / 6)  # 1 s to 11 s, six tokens
+    q = one(root, samples=samples[:5]).quantities["w.vllm-paged.energy.per_token"]
+    assert q.value is None

@@ -3,7 +3,7 @@
 import pytest
 
 from kvlab.publish.words.numbers import date_text, decimal, interval_text, level_text, text_of, value_text
-from kvlab.quantities import UNITS, Quantity
+from kvlab.quantities import UNITS, Message, Quantity
 
 
 def quantity(value, unit, **more):
@@ -37,6 +37,7 @@ def quantity(value, unit, **more):
         (3.9998, "requests", "4.00\u00a0requests", "4.00\u00a0个请求"),
         (4096, "slots", "4,096\u00a0slots", "4,096\u00a0个槽位"),
         (0, "count", "0", "0"),
+        (0.432, "points", "+43.2\u00a0percentage points", "+43.2\u00a0个百分点"),
     ],
 )
 def test_values_with_their_units(value, unit, english, chinese):
@@ -54,9 +55,10 @@ def test_every_unit_can_be_said_in_every_language(unit, value):
 @pytest.mark.parametrize(
     ("why", "english", "chinese"),
     [
-        ("vllm-contiguous was not run on this workload", "not run", "未运行"),
-        ("this device or engine does not tell", "not available", "未提供"),
-        ("nothing queued", "not decided", "无法判定"),
+        (Message("arm-not-run-here", {"arm": "vllm-contiguous"}), "not run", "未运行"),
+        (Message("not-told"), "not available", "未提供"),
+        (Message("never-queued"), "never queued", "未排队"),
+        (Message("nothing-queued"), "not decided", "无法判定"),
     ],
 )
 def test_no_value_is_said_in_words(why, english, chinese):

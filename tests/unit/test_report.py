@@ -99,7 +99,7 @@ def test_a_run_without_pressure_makes_no_claim_about_paging(run, tmp_path):
     (alone / "metrics.json").write_text(json.dumps(document), encoding="utf-8")
     page = build(SECTION, alone)
     assert "This run makes no claim about paging by itself" in page
-    assert "the paged pool was never filled" in page
+    assert "the paged pool was filled to 90% in less than" in page
     assert "不会据此对分页下结论" in page
     assert "unclaimed" in page.split("</style>")[1]
 
@@ -131,7 +131,7 @@ def test_a_simulation_stands_beside_the_paper_s_values(run, page, tmp_path):
     claim = {"id": "fig2.paged.tokens", "where": "Fig. 2", "quantity": share.id, "paper": 0.963, "unit": "share"}
     claims = [
         claim | {"verdict": "held", "note": ""},
-        claim | {"verdict": "not decided", "quantity": "gone", "note": "?"},
+        claim | {"verdict": "not decided", "quantity": "simulated.gone", "note": "?"},
     ]
     (both / "simulated" / "claims.json").write_text(json.dumps(claims), encoding="utf-8")
     shown = build(SECTION, both)

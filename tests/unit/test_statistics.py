@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvlab.analyse.statistics import Observed, Settings, classify, interval, median, ratio_interval
+from kvlab.analyse.statistics import Observed, Settings, classify, interval, median, ratio, ratio_interval
 
 SETTINGS = Settings(bootstrap_resamples=500, confidence=0.95)
 samples = st.lists(st.floats(1, 1000), min_size=3, max_size=8)
@@ -13,26 +13,47 @@ samples = st.lists(st.floats(1, 1000), min_size=3, max_size=8)
 
 def test_no_interval_below_three_repeats():
     assert interval([1.0, 2.0], SETTINGS) is None
-    assert ratio_interval([1.0, 2.0, 3.0], [1.0, 2.0], SETTINGS) is None
+    assert ratio_interval([1.0, 2.0], [1.0, 2.0], SETTINGS) is None
 
 
 @given(samples)
 def test_an_interval_lies_within_the_samples_and_is_the_same_again(values):
-    low, high = interval(values, SETTINGS)
+    (low, high), kind = interval(values, SETTINGS)
     assert min(values) - 1e-9 <= low <= high <= max(values) + 1e-9
-    assert interval(values, SETTINGS) == (low, high)
+    assert interval(values, SETTINGS) == ((low, high), kind)
 
 
-@given(samples, samples)
-def test_a_ratio_lies_within_what_the_samples_allow(top, bottom):
+def test_few_repeats_are_called_a_range():
+    assert interval([3.0, 1.0, 2.0], SETTINGS) == ((1.0, 3.0), "range")
+    assert interval([3.0, 1.0, 2.0, 4.0, 5.0], SETTINGS)[1] == "range"
+    assert interval([3.0, 1.0, 2.0, 4.0, 5.0, 6.0], SETTINGS)[1] == "bootstrap"
+
+
+@given(st.lists(st.tuples(st.floats(1, 1000), st.floats(1, 1000)), min_size=3, max_size=8))
+def test_the_interval_of_a_ratio_holds_it_and_turns_with_it(pairs):
+    top, bottom = zip(*pairs, strict=True)
     low, high = ratio_interval(top, bottom, SETTINGS)
-    assert min(top) / max(bottom) - 1e-9 <= low <= high <= max(top) / min(bottom) + 1e-9
+    assert low * (1 - 1e-9) <= ratio(top, bottom) <= high * (1 + 1e-9)
+    assert ratio_interval(bottom, top, SETTINGS) == pytest.approx((1 / high, 1 / low))
 
 
-def test_the_interval_covers_the_true_median_about_as_often_as_it_says():
+@pytest.mark.parametrize("n", [3, 5, 10])
+def test_the_interval_of_a_ratio_covers_the_true_one_as_often_as_it_says(n):
+    """Blocks that differ by a tenth (clocks, requests), each arm with noise of its own: the true ratio is 1.2."""
+    rng = np.random.default_rng(n)
+    covered = 0
+    for _ in range(2000):
+        block = rng.lognormal(0, 0.1, n)
+        top, bottom = (1.2 * block * rng.lognormal(0, 0.03, n), block * rng.lognormal(0, 0.03, n))
+        low, high = ratio_interval(top, bottom, SETTINGS)
+        covered += low <= 1.2 <= high
+    assert 0.93 <= covered / 2000 <= 0.97
+
+
+def test_the_interval_of_a_median_covers_it_about_as_often_as_it_says():
     rng = np.random.default_rng(1)
     draws = [rng.normal(10, 1, 25).tolist() for _ in range(120)]
-    covered = sum(low <= 10 <= high for low, high in (interval(d, SETTINGS) for d in draws))
+    covered = sum(low <= 10 <= high for (low, high), _ in (interval(d, SETTINGS) for d in draws))
     assert 0.85 <= covered / len(draws) <= 1.0
 
 
@@ -45,11 +66,11 @@ def test_median():
     ("changes", "expected"),
     [
         ({}, "steady"),
-        ({"peak_allocated": 0.95, "time_waiting": 0.5}, "saturated"),
-        ({"peak_allocated": 0.95, "time_waiting": 0.05}, "steady"),
-        ({"peak_allocated": 0.5, "time_waiting": 0.9}, "steady"),
+        ({"time_full": 0.95, "time_waiting": 0.5}, "saturated"),
+        ({"time_full": 0.95, "time_waiting": 0.05}, "steady"),
+        ({"time_full": 0.15, "time_waiting": 0.9}, "steady"),
         ({"throughput": 80.0}, "noisy"),
-        ({"disturbances": ["other processes used the GPU"], "peak_allocated": 1.0, "time_waiting": 1.0}, "noisy"),
+        ({"disturbances": ["other processes used the GPU"], "time_full": 1.0, "time_waiting": 1.0}, "noisy"),
         ({"faults": ["token counts"], "disturbances": ["heat"]}, "broken"),
     ],
 )
@@ -59,7 +80,7 @@ def test_rules_of_validity(changes, expected):
         "disturbances": [],
         "throughput": 100.0,
         "arm_median": 100.0,
-        "peak_allocated": 0.3,
+        "time_full": 0.3,
         "time_waiting": 0.0,
     }
     kind, reason = classify(Observed(**run | changes))

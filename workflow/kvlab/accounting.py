@@ -98,7 +98,10 @@ class Accounting:
     """The division of a pool of `pool` slots at each of n steps. All arrays [n]; int64 but for `t_s`, seconds.
 
     `tokens + reserved + internal + external == pool` and `external == rounding + free` at every step. `running`,
-    `waiting` and `preempted` are the engine's own counts of requests; `holding` counts those that hold cache.
+    `waiting` and `preempted` are the engine's own counts of requests; `holding` counts those that hold cache and have
+    not finished. `held`: slots that the engine itself holds, where `allocated` are those that are charged. Of a padded
+    batch, `padded` counts the rows whose requests have finished and `padding` the slots that they hold: they store
+    nothing, and are part of `internal`.
     """
 
     pool: int
@@ -114,6 +117,9 @@ class Accounting:
     preempted: Ints
     blocks: Ints
     holding: Ints
+    held: Ints
+    padding: Ints
+    padded: Ints
 
     def __len__(self) -> int:
         return len(self.step)
@@ -179,12 +185,14 @@ def account(
     steps: Sequence[Step] | Columns,
     final: Mapping[int, int],
     chunks: Mapping[int, tuple[int, int]] | None = None,
+    ended: Mapping[int, float] | None = None,
 ) -> Accounting:
     """Divide `run`'s pool at each step. `final`: token states that each request holds at its end (`final_tokens`).
 
     `chunks` (`chunks_of`): where a reserving policy admitted a request, the slots it asked for and the chunk it took
     are charged from the first step to the last in which the request holds cache; what the engine's blocks hold of the
-    chunk is inside it.
+    chunk is inside it. `ended`: of a padded batch, when each request finished, seconds; its row runs on until the batch
+    is through.
 
     Where `run.reserve_slots` is set, each request that holds cache is charged at least that many slots: what a
     contiguous allocator would have had to hold for it. LogError, naming the step, where a record contradicts itself:
@@ -225,8 +233,11 @@ def account(
         at_entry(charged < 0, "has no chunk in the request log, where others have one")
         at_entry((log.slots > taken) | (charged > taken), "holds or asked for more slots than its chunk has")
         beyond = taken - charged
-    filled_at_last = np.minimum(charged, last)
-    asked, allocated, tokens, filled = (_per_step(log, a) for a in (log.slots, charged, log.stored, filled_at_last))
+    live = _live(log, ended)
+    filled_at_last = np.minimum(charged, last) * live
+    asked, allocated, tokens, filled = (
+        _per_step(log, a) for a in (log.slots, charged, log.stored * live, filled_at_last)
+    )
     rounding = log.blocks * run.block_size - asked
     if run.engine.get("allocator") == BUDDY:
         at_step(rounding < 0, "the allocator's chunks are smaller than what its requests hold")
@@ -247,9 +258,20 @@ def account(
         running=log.running,
         waiting=log.waiting,
         preempted=log.preempted,
-        holding=np.bincount(log.row, minlength=len(log.step)),
+        holding=_per_step(log, live),
         blocks=log.blocks,
+        held=asked,
+        padding=_per_step(log, charged * (1 - live)),
+        padded=_per_step(log, 1 - live),
     )
+
+
+def _live(log: Columns, ended: Mapping[int, float] | None) -> Ints:
+    """Of each entry 1 where its request has not finished when the step begins, else 0: [m]."""
+    if not ended:
+        return np.ones(len(log.request), dtype=np.int64)
+    ends = np.array([ended.get(one, np.inf) for one in log.request.tolist()])
+    return (log.t_s[log.row] < ends).astype(np.int64)
 
 
 def _whole(values: list[int], name: str) -> Ints:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kvlab.catalogue import known
 from kvlab.errors import LogError
 from kvlab.records import read_text, write_json
 
@@ -27,7 +28,34 @@ UNITS = {
     "slots": "KV slots: room for the keys and values of one token in all layers",
     "blocks": "KV blocks",
     "count": "how many",
+    "points": "difference of two shares, 0.2 is shown as +20 percentage points",
+    "ms/token": "milliseconds a token",
+    "J": "joules",
 }
+
+
+@dataclass(frozen=True)
+class Message:
+    """A formula, a reason or a finding: a key of `said` in the strings, and what fills its holes.
+
+    It is put into words where it is shown, in the reader's language. A value may be a message itself.
+    """
+
+    key: str
+    values: dict[str, Any] = field(default_factory=dict)
+
+    def __hash__(self) -> int:
+        return hash((self.key, json.dumps(asdict(self), sort_keys=True)))
+
+    @classmethod
+    def read(cls, document: Any) -> Any:
+        """What `asdict` made of a message, and of messages within it; anything else as it is."""
+        if isinstance(document, dict) and set(document) == {"key", "values"}:
+            return cls(document["key"], {name: cls.read(value) for name, value in document["values"].items()})
+        return document
+
+
+Said = Message | str  # a text is what was recorded in English, such as an engine's own error
 
 
 @dataclass(frozen=True)
@@ -43,19 +71,21 @@ class Source:
 class Quantity:
     """A number that may be shown. `id` is `<workload>.<arm>.<name>`, or `<workload>.<name>` across arms.
 
-    `value` is None where the logs don't decide it; `why_none` then says why. `interval` is the bootstrap confidence
-    interval over process-level repeats, None below three of them. `samples` has one value a repeat, in order.
+    `value` is None where the logs don't decide it; `why_none` then says why. `samples` has one value a repeat, in
+    order. `interval`, from three repeats on, is what `interval_kind` says: "range" (lowest and highest of fewer than
+    six), "bootstrap" (of the median), or "t" (of a ratio: paired logarithms over blocks).
     """
 
     id: str
     value: float | None
     unit: str
-    formula: str
+    formula: Said
     n: int
     sources: list[Source]
     interval: tuple[float, float] | None = None
     samples: list[float] = field(default_factory=list)
-    why_none: str | None = None
+    why_none: Said | None = None
+    interval_kind: str | None = None
 
     def __post_init__(self) -> None:
         if self.unit not in UNITS:
@@ -82,13 +112,18 @@ class Quantities:
         return item
 
     def __getitem__(self, key: str) -> Quantity:
+        known(key)
         try:
             return self._by_id[key]
         except KeyError:
             raise LogError(f"no quantity named {key!r}: the run did not produce it") from None
 
     def get(self, key: str) -> Quantity | None:
-        """The quantity, or None where the run did not produce it."""
+        """The quantity, or None where the run did not produce it: an older run, or an arm that it lacks.
+
+        UndeclaredId where no run could produce it.
+        """
+        known(key)
         return self._by_id.get(key)
 
     def __contains__(self, key: str) -> bool:
@@ -105,8 +140,8 @@ class Quantities:
 class Metrics:
     """`metrics.json`: every quantity of a run, and the facts that are not numbers.
 
-    `runs`: one entry a raw folder {workload, arm, repeat, status, validity, reason}. `guards`: one entry a check
-    {id, workload, outcome (pass, fail, not decided), detail}. `files`: digest of every raw file that was read.
+    `runs`: one entry a raw folder {workload, arm, repeat, status, validity, reason, host_bound}. `guards`: one entry a
+    check {id, workload, outcome (pass, fail, not decided), detail}. `files`: digest of every raw file that was read.
     `facts`: what labels need (engine versions, dtype, device name, model, pool sizes as quantity ids …).
     """
 
@@ -127,7 +162,10 @@ class Metrics:
 
     def write(self, path: Path) -> None:
         """The same metrics give the same bytes."""
-        document = {name: getattr(self, name) for name in ("schema", "run", "facts", "runs", "guards", "files")}
+        document = {name: getattr(self, name) for name in ("schema", "run", "facts", "files")}
+        for entries in ("runs", "guards"):
+            document[entries] = [{k: asdict(v) if isinstance(v, Message) else v for k, v in entry.items()}
+                                 for entry in getattr(self, entries)]  # fmt: skip
         write_json(path, document | {"quantities": [asdict(q) for q in self.quantities]})
 
     @classmethod
@@ -139,12 +177,17 @@ class Metrics:
                 Quantity(
                     **q
                     | {
+                        "formula": Message.read(q["formula"]),
+                        "why_none": Message.read(q["why_none"]),
                         "sources": [Source(**s) for s in q["sources"]],
                         "interval": tuple(q["interval"]) if q["interval"] else None,
                     }
                 )
                 for q in document.pop("quantities")
             ]
+            for entries, name in ((document["runs"], "reason"), (document["guards"], "detail")):
+                for entry in entries:
+                    entry[name] = Message.read(entry[name])
             return cls(quantities=Quantities(items), **document)
         except (KeyError, TypeError, ValueError) as error:
             raise LogError(f"{path}: not a metrics document ({error}); make it again with: kvlab analyse") from None

@@ -28,6 +28,7 @@ from kvlab.records import (
     digest,
     read_lines,
     read_run,
+    there,
 )
 
 Parted = TypeVar("Parted", Phase, Step, Served, Output, Preemption)
@@ -65,8 +66,7 @@ class RawRun:
         """The run in `folder`, which lies below `root`, wherever that is."""
         run = read_run(folder)
         main = "all" if "all" in run.parts or not run.parts else run.parts[0]
-        there = any((folder / f"{PREEMPTIONS}{ending}").exists() for ending in ("", ".gz"))
-        lost = read_lines(folder / PREEMPTIONS, Preemption) if there else None
+        lost = read_lines(folder / PREEMPTIONS, Preemption) if there(folder / PREEMPTIONS) else None
         return cls(
             root,
             folder,
@@ -150,9 +150,17 @@ class RawRun:
     def accounting(self) -> Accounting:
         """The division of its KV pool at each step. LogError where the log contradicts itself."""
         try:
-            return account(self.run, self.steps, final_tokens(self.served), chunks_of(self.served))
+            return account(self.run, self.steps, final_tokens(self.served), chunks_of(self.served), self._ended)
         except LogError as error:
             raise LogError(f"{self.folder}/steps.jsonl: {error}") from None
+
+    @property
+    def _ended(self) -> dict[int, float] | None:
+        """When the requests of a padded batch finished; None where rows leave as they finish."""
+        arm = self.run.settings.get("arm", {})
+        if arm.get("feed") != "batch" or arm.get("options", {}).get("cache") not in ("static", "dynamic"):
+            return None
+        return {one.id: one.finish_s for one in self.served if one.finish_s is not None}
 
     @cached_property
     def weights(self) -> Floats:

@@ -7,43 +7,63 @@ from typing import Any
 
 from kvlab.analyse.ladder import paging_undecided
 from kvlab.analyse.sheet import Sheet
+from kvlab.analyse.statistics import BUSY, SPREAD, several
+from kvlab.analyse.steps import busy, step_spread
 from kvlab.errors import LogError
+from kvlab.quantities import Message, Said
 from kvlab.raw import RawRun
-from kvlab.records import Output
+from kvlab.records import Output, Sample
 
 THERMAL_OR_POWER = 0x8 | 0x20 | 0x40 | 0x80  # NVML: HW slowdown, SW thermal, HW thermal, HW power brake
+LEAST = 0.99  # of the budget: what a pool of whole blocks may lack
 Guard = dict[str, Any]
 
 
-def run_faults(run: RawRun) -> list[str]:
+def run_faults(run: RawRun) -> list[Said]:
     """What makes a completed run's numbers wrong; empty where nothing does."""
     if not run.steps:
-        return ["no step was recorded"]
-    faults = []
+        return [Message("no-steps")]
+    faults: list[Said] = []
     try:
         run.accounting  # noqa: B018 - computing it checks every identity at every step
     except LogError as error:
         faults.append(str(error))
-    if unfinished := [one.id for one in run.served if one.finish_s is None]:
-        faults.append(f"requests {unfinished} never finished")
+    if unfinished := [
+        one.id for one in run.served if one.finish_s is None and run.run.settings.get("arrivals") is None
+    ]:
+        faults.append(Message("unfinished", {"ids": str(unfinished)}))
     if cached := sum(one.cached_tokens for one in run.served):
-        faults.append(f"the prefix cache answered {cached} prompt tokens")
+        faults.append(Message("prefix-cache", {"n": cached}))
     made = {out.id: len(out.token_ids) for out in run.outputs}
     if wrong := [one.id for one in run.served if made.get(one.id) != one.output_tokens]:
-        faults.append(f"requests {wrong}: outputs.jsonl and requests.jsonl disagree on the number of tokens")
+        faults.append(Message("counts-disagree", {"ids": str(wrong)}))
     return faults
 
 
-def run_disturbances(run: RawRun) -> list[str]:
+def run_disturbances(run: RawRun) -> list[Said]:
     """What makes a run's numbers doubtful: other processes on the GPU, throttling."""
-    start, end = run.window
-    inside = [sample for sample in run.samples if start <= sample.t_s <= end]
-    found = []
+    inside = run_samples(run)
+    found: list[Said] = []
     if any(sample.other_processes for sample in inside):
-        found.append("other processes used the GPU")
+        found.append(Message("other-processes"))
     if any((sample.throttle or 0) & THERMAL_OR_POWER for sample in inside):
-        found.append("the GPU slowed down for heat or power")
+        found.append(Message("throttled"))
     return found
+
+
+def run_samples(run: RawRun) -> list[Sample]:
+    """The samples of the device in the measured window."""
+    start, end = run.window
+    return [sample for sample in run.samples if start <= sample.t_s <= end]
+
+
+def host_bound(run: RawRun) -> bool | None:
+    """Whether the run's speed says nothing about its GPU: it was busy for less than 90 % of the window, or decode steps
+    with as many rows took very different times. None where no GPU was sampled."""
+    share, spread = busy(run), step_spread(run)
+    if share is None or run.run.device == "cpu":
+        return None
+    return share < BUSY or (spread is not None and spread > SPREAD)
 
 
 def check_workload(sheet: Sheet, workload: str, runs: Mapping[str, Sequence[RawRun]], slots: int | None) -> list[Guard]:
@@ -56,12 +76,13 @@ def check_workload(sheet: Sheet, workload: str, runs: Mapping[str, Sequence[RawR
         _budget(flat, slots),
         _outputs(sheet, workload, runs),
         _undisturbed(flat),
+        _gpu_bound(flat),
         _pressure(runs),
     ]
     return [{"workload": workload} | guard for guard in guards]
 
 
-def _guard(name: str, outcome: bool | None, detail: str) -> Guard:
+def _guard(name: str, outcome: bool | None, detail: Said) -> Guard:
     return {"id": name, "outcome": {True: "pass", False: "fail", None: "not decided"}[outcome], "detail": detail}
 
 
@@ -70,11 +91,8 @@ def _same_requests(runs: Sequence[RawRun]) -> Guard:
     models = {run.run.model_fingerprint for run in runs}
     dtypes = {run.run.dtype for run in runs}
     same = len(digests) == len(models) == len(dtypes) == 1 if runs else None
-    return _guard(
-        "same-work",
-        same,
-        f"{len(digests)} set(s) of token ids, {len(models)} model(s), {len(dtypes)} dtype(s) in {len(runs)} runs",
-    )
+    seen = {"sets": len(digests), "models": len(models), "dtypes": len(dtypes), "runs": len(runs)}
+    return _guard("same-work", same, Message("same-work", seen))
 
 
 def _same_counts(runs: Sequence[RawRun]) -> Guard:
@@ -83,63 +101,82 @@ def _same_counts(runs: Sequence[RawRun]) -> Guard:
         for one in run.served:
             counts.setdefault(one.id, set()).add(one.output_tokens)
     unequal = sorted(key for key, values in counts.items() if len(values) > 1)
-    detail = f"requests {unequal} differ between arms" if unequal else f"{len(counts)} requests, equal in all arms"
+    detail = Message("counts-differ", {"ids": str(unequal)}) if unequal else Message("counts-equal", {"n": len(counts)})
     return _guard("same-token-counts", not unequal if counts else None, detail)
 
 
 def _prefix_cache(runs: Sequence[RawRun]) -> Guard:
     cached = sum(one.cached_tokens for run in runs for one in run.all_served)
-    return _guard("no-prefix-cache", cached == 0 if runs else None, f"{cached} prompt tokens came from a prefix cache")
+    return _guard("no-prefix-cache", cached == 0 if runs else None, Message("prefix-cache", {"n": cached}))
 
 
 def _budget(runs: Sequence[RawRun], slots: int | None) -> Guard:
-    """A pool may be smaller than the budget (a sequential arm needs one cache), never larger."""
-    over = [run.name for run in runs if slots and run.run.pool_slots > slots]
-    pools = {f"{run.run.arm} {run.run.pool_slots}" for run in runs}
-    detail = (
-        f"{', '.join(over)} got more than {slots} slots" if over else f"asked {slots}; got {', '.join(sorted(pools))}"
-    )
-    return _guard("equal-budget", not over if runs else None, detail)
+    """No pool is larger than the budget, and a batch arm's not smaller: a sequential arm needs one cache only."""
+    over = sorted({run.name for run in runs if slots and run.run.pool_slots > slots})
+    under = sorted({run.name for run in runs if slots and _takes_all(run) and run.run.pool_slots < LEAST * slots})
+    pools = sorted({f"{run.run.arm} {run.run.pool_slots}" for run in runs})
+    detail = Message("budget", {"slots": slots or 0, "pools": ", ".join(pools)})
+    if over or under:
+        key = "budget-over" if over else "budget-under"
+        detail = Message(key, {"names": ", ".join(over or under), "slots": slots or 0})
+    return _guard("equal-budget", not over and not under if runs else None, detail)
+
+
+def _takes_all(run: RawRun) -> bool:
+    """Whether the arm is to have the whole budget: vLLM's batches. Padded rows of the maximum length leave a rest."""
+    return run.run.engine.get("name") == "vllm" and run.run.settings.get("arm", {}).get("feed") == "batch"
 
 
 def _undisturbed(runs: Sequence[RawRun]) -> Guard:
-    seen = {f"{run.name}: {what}" for run in runs for what in run_disturbances(run)}
-    return _guard(
-        "undisturbed", not seen if runs else None, "; ".join(sorted(seen)) or "no other process, no throttling seen"
-    )
+    seen = [Message("of-run", {"run": run.name, "what": what}) for run in runs for what in run_disturbances(run)]
+    if seen:
+        return _guard("undisturbed", False, several(seen))
+    watched = [any(s.other_processes is not None or s.throttle is not None for s in run_samples(run)) for run in runs]
+    if not watched or not all(watched):
+        return _guard(
+            "undisturbed", None, Message("not-watched", {"n": len(watched) - sum(watched), "runs": len(runs)})
+        )
+    return _guard("undisturbed", True, Message("undisturbed"))
+
+
+def _gpu_bound(runs: Sequence[RawRun]) -> Guard:
+    judged = {run.name: host_bound(run) for run in runs}
+    bound = sorted(name for name, found in judged.items() if found)
+    if bound:
+        return _guard("gpu-bound", False, Message("host-bound", {"names": ", ".join(bound)}))
+    if not judged or None in judged.values():
+        return _guard("gpu-bound", None, Message("no-gpu-samples"))
+    return _guard("gpu-bound", True, Message("gpu-bound", {"busy": f"{BUSY:.0%}"}))
 
 
 def _pressure(runs: Mapping[str, Sequence[RawRun]]) -> Guard:
     why = paging_undecided(runs)
-    return _guard("pool-pressure", None if why else True, why or "the pool filled and requests waited")
+    return _guard("pool-pressure", None if why else True, why or Message("pressure"))
 
 
 def _outputs(sheet: Sheet, workload: str, runs: Mapping[str, Sequence[RawRun]]) -> Guard:
     """Exact equality is a gate in float32; in shorter types near ties flip, so agreement is reported."""
     arms = [arm for arm, repeats in runs.items() if repeats]
     if len(arms) < 2:
-        return _guard("same-outputs", None, "fewer than two arms to compare")
+        return _guard("same-outputs", None, Message("one-arm"))
     reference = {out.id: out for out in runs[arms[0]][0].outputs}
     for arm in arms:
-        for name, of, formula in (
-            ("agreement", _equal_share, "requests whose output tokens all equal those of"),
-            ("prefix_match", _prefix_share, "mean part of the output tokens before the first that differs from"),
-        ):
+        for name, of in (("agreement", _equal_share), ("prefix_match", _prefix_share)):
             sheet.arm(
-                f"{workload}.{arm}.{name}",
-                "share",
+                f"{workload}.{arm}",
+                name,
                 runs[arm],
                 lambda run, of=of: of(run.outputs, reference),  # type: ignore[misc]
-                f"{formula} {arms[0]}, first repeat",
                 ("outputs.jsonl",),
+                formula=Message(name, {"arm": arms[0]}),
             )
-    exact = all(_equal_share(run.outputs, reference) == 1.0 for arm in arms for run in runs[arm])
+    if all(_equal_share(run.outputs, reference) == 1.0 for arm in arms for run in runs[arm]):
+        return _guard("same-outputs", True, Message("outputs-equal"))
     dtype = runs[arms[0]][0].run.dtype
+    seen = {"dtype": dtype, "where": _first_difference(runs, reference)}
     if dtype == "float32":
-        detail = "all output tokens equal" if exact else f"not equal: {_first_difference(runs, reference)}"
-        return _guard("same-outputs", exact, detail)
-    detail = "all output tokens equal" if exact else f"in {dtype} near ties flip: {_first_difference(runs, reference)}"
-    return _guard("same-outputs", True if exact else None, detail)
+        return _guard("same-outputs", False, Message("outputs-differ", seen))
+    return _guard("same-outputs", None, Message("outputs-flip", seen))
 
 
 def _common(outputs: Sequence[Output], reference: Mapping[int, Output]) -> list[tuple[list[int], list[int]]]:
@@ -160,12 +197,12 @@ def _agree(a: Sequence[int], b: Sequence[int]) -> int:
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
-def _first_difference(runs: Mapping[str, Sequence[RawRun]], reference: Mapping[int, Output]) -> str:
+def _first_difference(runs: Mapping[str, Sequence[RawRun]], reference: Mapping[int, Output]) -> Said:
     for repeats in runs.values():
         for run in repeats:
             for out in run.outputs:
                 expected = reference.get(out.id)
                 if expected and out.token_ids != expected.token_ids:
                     where = _agree(out.token_ids, expected.token_ids)
-                    return f"{run.name} request {out.id} parts at output token {where}"
-    return "nothing"
+                    return Message("parts-at", {"run": run.name, "id": out.id, "at": where})
+    return Message("nothing-common")

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from kvlab.analyse.arm_quantities import describe_arm
-from kvlab.analyse.guards import check_workload, run_disturbances, run_faults
+from kvlab.analyse.guards import check_workload, host_bound, run_disturbances, run_faults
 from kvlab.analyse.ladder import PAGED, compare_arms
+from kvlab.analyse.open_loop import OpenCell, describe_open_loop
 from kvlab.analyse.sheet import Sheet
 from kvlab.analyse.statistics import Observed, Settings, classify, median
-from kvlab.quantities import Metrics
+from kvlab.analyse.steps import time_full
+from kvlab.errors import KvlabError
+from kvlab.quantities import Message, Metrics
 from kvlab.raw import RawRun
 from kvlab.records import read_text
 from kvlab.simulate.counterfactual import agreement, quantities
@@ -45,7 +48,34 @@ def analyse(section: dict[str, Any], root: Path) -> Metrics:
         asked = next((run.run.kv_slots_asked for repeats in counted.values() for run in repeats), None)
         metrics.guards += check_workload(sheet, workload, counted, asked)
         metrics.guards += _replay(sheet, workload, counted.get(PAGED, []))
+    _open_loops(section.get("open", []), root, sheet, metrics)
     return metrics
+
+
+def _open_loops(which: list[Any], root: Path, sheet: Sheet, metrics: Metrics) -> None:
+    """What arrives over time: `which` has the [workload, arm@rate, block] of each cell."""
+    everything = [RawRun.read(root, *one) for one in which]
+    for run in everything:
+        for name, sha256 in run.digests.items():
+            metrics.files[run.source(name).file] = sha256
+    loops: dict[str, dict[str, list[Any]]] = {}
+    for (workload, cell, _), run in zip(which, everything, strict=True):
+        loops.setdefault(workload, {}).setdefault(cell, []).append(run)
+    for workload, named in loops.items():
+        counted = {}
+        for cell, blocks in named.items():
+            entries, kept = _judge(blocks)
+            metrics.runs += [entry | {"arm": cell} for entry in entries]
+            if kept:
+                counted[cell] = [OpenCell.of_run(run) for run in kept]
+        metrics.guards += describe_open_loop(sheet, workload, counted)
+        first = next((cells[0] for cells in counted.values()), None)
+        metrics.facts.setdefault("open", {})[workload] = {
+            "cells": list(named),
+            "arrivals": first.plan if first else {},
+            "kv_slots": first.run.kv_slots_asked if first else None,
+            "max_model_len": first.run.max_model_len if first else None,
+        }
 
 
 def _replay(sheet: Sheet, workload: str, repeats: list[RawRun]) -> list[dict[str, Any]]:
@@ -54,8 +84,15 @@ def _replay(sheet: Sheet, workload: str, repeats: list[RawRun]) -> list[dict[str
         return []
     for quantity in quantities(repeats[0], f"{workload}.{PAGED}"):
         sheet.quantities.add(quantity)
-    found = agreement(repeats[0])
-    detail = found.difference or f"{found.equal} steps, the same blocks and tokens at each"
+    try:
+        found = agreement(repeats[0])
+    except KvlabError as error:
+        return [{"workload": workload, "id": "replay", "outcome": "not decided", "detail": str(error)}]
+    detail = (
+        Message("replay-agrees", {"n": found.equal})
+        if found.whole
+        else Message("replay-differs", {"what": found.difference})
+    )
     return [
         {"workload": workload, "id": "replay", "outcome": "pass" if found.whole else "not decided", "detail": detail}
     ]
@@ -70,7 +107,8 @@ def _judge(repeats: list[RawRun]) -> tuple[list[dict[str, Any]], list[RawRun]]:
     for run in repeats:
         entry = {"workload": run.run.workload, "arm": run.run.arm, "repeat": run.run.repeat, "status": run.run.status}
         if not run.completed:
-            entries.append(entry | {"validity": run.run.status, "reason": run.run.reason or "no reason was recorded"})
+            reason = run.run.reason or Message("no-reason")
+            entries.append(entry | {"validity": run.run.status, "reason": reason, "host_bound": None})
             continue
         sane = run in sound
         observed = Observed(
@@ -78,11 +116,12 @@ def _judge(repeats: list[RawRun]) -> tuple[list[dict[str, Any]], list[RawRun]]:
             run_disturbances(run),
             run.throughput if sane else 0.0,
             middle,
-            run.accounting.peak("allocated") / run.accounting.pool if sane else 0.0,
+            time_full(run) if sane else 0.0,
             run.time_waiting() if sane else 0.0,
         )
         validity, reason = classify(observed)
-        entries.append(entry | {"validity": validity, "reason": reason})
+        bound = host_bound(run) if sane else None
+        entries.append(entry | {"validity": validity, "reason": reason, "host_bound": bound})
     return entries, sound
 
 

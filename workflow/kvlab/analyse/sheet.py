@@ -4,75 +4,108 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from kvlab.analyse.statistics import Settings, interval, median, ratio_interval
-from kvlab.quantities import Quantities, Quantity, Source
+from kvlab.analyse.statistics import Settings, interval, median, ratio, ratio_interval
+from kvlab.catalogue import unit_of
+from kvlab.quantities import Message, Quantities, Quantity, Said, Source
 from kvlab.raw import RawRun
 
 
 class Sheet:
-    """Collects the quantities of a run. Every number on it comes from `RawRun`s, whose files become its sources."""
+    """Collects the quantities of a run. Every number on it comes from `RawRun`s, whose files become its sources.
+
+    An id's unit is the one that it is declared with. Its formula is `said.<name>` in the strings, where none is given.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.quantities = Quantities()
+        self._blocks: dict[str, list[int]] = {}  # of each id's samples: the block (process) that each is of
 
     def arm(
         self,
-        key: str,
-        unit: str,
+        prefix: str,
+        name: str,
         runs: Sequence[RawRun],
         of: Callable[[RawRun], float | None],
-        formula: str,
         files: Sequence[str],
-        why_none: str = "the logs hold nothing to compute it from",
+        why_none: str = "no-data",
+        formula: Message | None = None,
     ) -> Quantity:
-        """One quantity of an arm: `of` each repeat, the median of all, its interval."""
-        samples = [float(value) for run in runs if (value := of(run)) is not None]
+        """One quantity `<prefix>.<name>` of an arm: `of` each repeat, the median of all, its interval.
+
+        `why_none`: key of the reason where no repeat has a value.
+        """
+        found = [(run.run.repeat, float(value)) for run in runs if (value := of(run)) is not None]
         sources = [run.source(file) for run in runs for file in files]
-        if len(samples) > 1:
-            formula += f"; median of {len(samples)} repeats"
+        return self.samples(f"{prefix}.{name}", found, sources, formula or Message(name), Message(why_none))
+
+    def samples(
+        self, key: str, found: Sequence[tuple[int, float]], sources: Sequence[Source], formula: Message, why: Said
+    ) -> Quantity:
+        """A quantity from (block, value) of each repeat that has one; `why` where none has."""
+        samples = [value for _, value in found]
+        self._blocks[key] = [block for block, _ in found]
+        spread = interval(samples, self.settings)
         return self.quantities.add(
             Quantity(
                 id=key,
                 value=median(samples) if samples else None,
-                unit=unit,
+                unit=unit_of(key) or "count",
                 formula=formula,
                 n=len(samples),
-                sources=sources,
-                interval=interval(samples, self.settings) if samples else None,
+                sources=list(sources),
+                interval=spread[0] if spread else None,
+                interval_kind=spread[1] if spread else None,
                 samples=samples,
-                why_none=None if samples else why_none,
+                why_none=None if samples else why,
             )
         )
 
-    def ratio(
-        self, key: str, top: Quantity | None, bottom: Quantity | None, formula: str, unit: str = "ratio"
-    ) -> Quantity:
-        """`top` ÷ `bottom`, of the medians, with the interval of the ratio; unit "change" takes 1 away."""
-        missing = [q for q in (top, bottom) if q is None or q.value is None]
+    def ratio(self, key: str, top: Quantity | None, bottom: Quantity | None, formula: Message) -> Quantity:
+        """`top` ÷ `bottom`, of the blocks that both have: the geometric mean, with the t interval of the logarithms."""
         sources = _union([q for q in (top, bottom) if q is not None])
-        if missing or top is None or bottom is None or not bottom.samples or median(bottom.samples) == 0:
-            why = next((q.why_none for q in missing if q is not None), None) or "an arm that it needs was not run"
-            return self.quantities.add(Quantity(key, None, unit, formula, 0, sources, why_none=why))
-        shift = 1.0 if unit == "change" else 0.0
-        between = ratio_interval(top.samples, bottom.samples, self.settings)
-        paired = len(top.samples) == len(bottom.samples)
+        missing = [q for q in (top, bottom) if q is None or q.value is None]
+        if missing or top is None or bottom is None:
+            why = next((q.why_none for q in missing if q is not None), None) or Message("arm-not-run")
+            return self.undecided(key, formula, why, sources)
+        above, below = (dict(zip(self._blocks[q.id], q.samples, strict=True)) for q in (top, bottom))
+        both = [block for block in above if block in below]
+        if not both:
+            return self.undecided(key, formula, Message("no-common-block"), sources)
+        tops, bottoms = [above[block] for block in both], [below[block] for block in both]
+        if min(tops) <= 0 or min(bottoms) <= 0:
+            return self.undecided(key, formula, Message("nothing-to-divide"), sources)
+        ends = ratio_interval(tops, bottoms, self.settings)
+        self._blocks[key] = both
         return self.quantities.add(
             Quantity(
                 id=key,
-                value=median(top.samples) / median(bottom.samples) - shift,
-                unit=unit,
+                value=ratio(tops, bottoms),
+                unit=unit_of(key) or "ratio",
                 formula=formula,
-                n=min(top.n, bottom.n),
+                n=len(both),
                 sources=sources,
-                interval=(between[0] - shift, between[1] - shift) if between else None,
-                samples=[a / b - shift for a, b in zip(top.samples, bottom.samples, strict=True)] if paired else [],
+                interval=ends,
+                interval_kind="t" if ends else None,
+                samples=[a / b for a, b in zip(tops, bottoms, strict=True)],
             )
         )
 
-    def undecided(self, key: str, unit: str, formula: str, why: str, sources: Sequence[Source] = ()) -> Quantity:
+    def difference(self, key: str, top: Quantity | None, bottom: Quantity | None, formula: Message) -> Quantity:
+        """`top` − `bottom`, of the medians."""
+        sources = _union([q for q in (top, bottom) if q is not None])
+        if top is None or bottom is None or top.value is None or bottom.value is None:
+            return self.undecided(key, formula, Message("arm-not-run"), sources)
+        unit = unit_of(key) or "points"
+        return self.quantities.add(
+            Quantity(key, top.value - bottom.value, unit, formula, min(top.n, bottom.n), sources)
+        )
+
+    def undecided(self, key: str, formula: Message, why: Said, sources: Sequence[Source] = ()) -> Quantity:
         """A quantity that the logs don't decide, with the reason."""
-        return self.quantities.add(Quantity(key, None, unit, formula, 0, list(sources), why_none=why))
+        return self.quantities.add(
+            Quantity(key, None, unit_of(key) or "ratio", formula, 0, list(sources), why_none=why)
+        )
 
 
 def _union(quantities: Sequence[Quantity]) -> list[Source]:

@@ -13,7 +13,12 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from kvlab.quantities import Message, Said
+
 FEWEST = 3  # repeats below which no interval is given
+ENOUGH = 6  # repeats from which an interval of the median can reach 95 %
+BUSY = 0.90  # a GPU that is busy for less of the measured window waits for its host
+SPREAD = 1.5  # the slowest decode steps ÷ the usual one with as many rows: beyond, something else slowed them
 SATURATED_FULL = 0.90  # the pool counts as filled from this share of allocated slots on
 SATURATED_TIME = 0.20  # part of the measured time in which requests wait
 NOISY = 0.10  # distance from the arm's median throughput
@@ -32,21 +37,42 @@ def median(samples: Sequence[float]) -> float:
     return float(np.median(samples))
 
 
-def interval(samples: Sequence[float], settings: Settings) -> tuple[float, float] | None:
-    """Bootstrap interval (percentiles) of the median; None below three repeats."""
-    return _bootstrap([samples], lambda a, axis: np.median(a, axis=axis), settings)
+def interval(samples: Sequence[float], settings: Settings) -> tuple[tuple[float, float], str] | None:
+    """How far repeats of a quantity spread, and what kind of interval it is; None below three of them.
+
+    Below six repeats no interval of the median reaches 95 %: lowest and highest of three cover it three times in four.
+    So there it is called what it is, the range; from six on, a bootstrap interval (percentiles) of the median.
+    """
+    if len(samples) < FEWEST:
+        return None
+    if len(samples) < ENOUGH:
+        return (min(samples), max(samples)), "range"
+    return _bootstrap([samples], lambda a, axis: np.median(a, axis=axis), settings), "bootstrap"
 
 
 def ratio_interval(top: Sequence[float], bottom: Sequence[float], settings: Settings) -> tuple[float, float] | None:
-    """Bootstrap interval of median(top) / median(bottom), the two resampled apart; None below three repeats of each."""
-    return _bootstrap([top, bottom], lambda a, b, axis: np.median(a, axis=axis) / np.median(b, axis=axis), settings)
+    """t interval of the ratio: of the mean logarithm of top ÷ bottom, block by block; None below three blocks.
+
+    `top` and `bottom`: positive, one a block, in the same order. A block is a process with its own order of the
+    requests, the same for both; what all of a block share (clocks, heat, the requests) then cancels.
+    """
+    logs = np.log(np.asarray(top, dtype=float) / np.asarray(bottom, dtype=float))
+    if len(logs) < FEWEST:
+        return None
+    if np.ptp(logs) <= 1e-12:
+        return float(np.exp(logs[0])), float(np.exp(logs[0]))
+    found = stats.ttest_1samp(logs, 0.0).confidence_interval(settings.confidence)
+    return float(np.exp(found.low)), float(np.exp(found.high))
+
+
+def ratio(top: Sequence[float], bottom: Sequence[float]) -> float:
+    """Geometric mean of top ÷ bottom, block by block: ratios of ratios then multiply to the whole."""
+    return float(np.exp(np.mean(np.log(np.asarray(top, dtype=float) / np.asarray(bottom, dtype=float)))))
 
 
 def _bootstrap(
     samples: list[Sequence[float]], statistic: Callable[..., Any], settings: Settings
-) -> tuple[float, float] | None:
-    if min(len(s) for s in samples) < FEWEST:
-        return None
+) -> tuple[float, float]:
     if all(len(set(s)) == 1 for s in samples):  # no spread: the interval is the value, and SciPy would warn
         value = float(statistic(*[np.asarray(s, dtype=float) for s in samples], axis=-1))
         return value, value
@@ -65,31 +91,36 @@ def _bootstrap(
 class Observed:
     """What decides how one run counts. Shares are 0 to 1, of the measured time or the pool."""
 
-    faults: list[str]  # what makes its numbers wrong: token counts, prefix-cache hits, another budget
-    disturbances: list[str]  # what makes them doubtful: other processes, throttling
+    faults: list[Said]  # what makes its numbers wrong: token counts, prefix-cache hits, another budget
+    disturbances: list[Said]  # what makes them doubtful: other processes, throttling
     throughput: float
     arm_median: float
-    peak_allocated: float
+    time_full: float
     time_waiting: float
 
 
-def classify(run: Observed) -> tuple[str, str]:
+def classify(run: Observed) -> tuple[str, Said]:
     """(class, reason). Rules, the first that fits: broken, noisy, saturated, steady.
 
     broken: any fault. noisy: any disturbance, or a throughput more than 10 % off the arm's median. saturated: at least
-    90 % of the pool allocated at the peak and requests waiting in at least 20 % of the time. steady: the rest. Only
-    broken runs are left out of the figures.
+    90 % of the pool allocated and requests waiting, each in at least 20 % of the time. steady: the rest. Only broken
+    runs are left out of the figures.
     """
     if run.faults:
-        return "broken", "; ".join(run.faults)
+        return "broken", several(run.faults)
     if run.disturbances:
-        return "noisy", "; ".join(run.disturbances)
+        return "noisy", several(run.disturbances)
     off = abs(run.throughput / run.arm_median - 1) if run.arm_median else 0.0
     if off > NOISY:
-        return "noisy", f"throughput {off:.0%} off the arm's median"
-    if run.peak_allocated >= SATURATED_FULL and run.time_waiting >= SATURATED_TIME:
-        return (
-            "saturated",
-            f"pool {run.peak_allocated:.0%} allocated at the peak, requests waiting {run.time_waiting:.0%}",
-        )
-    return "steady", "the pool had room" if run.peak_allocated < SATURATED_FULL else "little waited"
+        return "noisy", Message("off-median", {"off": f"{off:.0%}"})
+    shown = {"full": f"{run.time_full:.0%}", "time": f"{run.time_waiting:.0%}"}
+    if run.time_full >= SATURATED_TIME and run.time_waiting >= SATURATED_TIME:
+        return "saturated", Message("saturated", shown)
+    return "steady", Message("had-room" if run.time_full < SATURATED_TIME else "little-waited", shown)
+
+
+def several(messages: Sequence[Said]) -> Said:
+    """Some messages as one."""
+    if len(messages) == 1:
+        return messages[0]
+    return Message("several", {"first": messages[0], "rest": several(messages[1:])})

@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from kvlab.publish.words.numbers import text_of
+from kvlab.publish.words.strings import said
 from kvlab.quantities import Metrics
 from kvlab.terminal import say
 
 HEADLINES = (
-    ("efficiency.gain", "memory efficiency"),
-    ("speedup", "speedup"),
-    ("paging.gain", "of which paging"),
+    ("efficiency.points", "memory efficiency"),
+    ("speedup", "speedup on the requests that all arms served"),
+    ("queued.speedup", "speedup with the queue full"),
+    ("paging.gain", "paging alone"),
 )
 COLUMNS = (
     ("throughput", "throughput"),
@@ -40,7 +42,7 @@ def show(root: Path) -> None:
             )
         for name, title in HEADLINES:
             if quantity := found.get(f"{workload}.{name}"):
-                why = f" ({quantity.why_none})" if quantity.value is None else ""
+                why = f" ({said('en', quantity.why_none)})" if quantity.why_none else ""
                 say(f"  {title}: {text_of(quantity, 'en')}{why}")
     page = root / "report.html"
     say(f"\nreport: {page.resolve()}" if page.exists() else "")

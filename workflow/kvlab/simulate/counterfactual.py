@@ -16,7 +16,7 @@ from kvlab.accounting import SHARES, Accounting, chunks_of
 from kvlab.allocators.contiguous import SimulatedRequest
 from kvlab.allocators.policies import POLICIES, RESERVED, allocator_of
 from kvlab.errors import KvlabError
-from kvlab.quantities import Quantity
+from kvlab.quantities import Message, Quantity
 from kvlab.raw import RawRun
 from kvlab.records import Served, Step
 from kvlab.simulate.scheduler import Scheduler
@@ -136,35 +136,35 @@ def charged(raw: RawRun) -> list[Step]:
 
 
 def quantities(raw: RawRun, key: str) -> list[Quantity]:
-    """`<key>.replay.<policy>.<share>` and `.running`, means over iterations, and how far paging agrees."""
+    """`<key>.replay.<policy>.<share>` and `.running`, means over iterations, and how far paging agrees.
+
+    A policy that can't hold one of the requests, such as one whose chunks are too coarse for the pool, has no values
+    and says why.
+    """
     sources = [raw.source(name) for name in _FILES]
-    found = []
+    found: list[Quantity] = []
+
+    def add(name: str, value: float | None, unit: str, formula: Message, n: int, why: Message | None = None) -> None:
+        found.append(Quantity(f"{key}.replay.{name}", value, unit, formula, n, sources, why_none=why))
+
     for policy in POLICIES:
-        accounting, steps = serve_again(raw, policy)
+        names = {name: "share" if name in SHARES else "requests" for name in (*SHARES, "running")}
+        formulas = {name: Message("replay", {"policy": policy, "what": Message(f"replay.{name}")}) for name in names}
+        try:
+            accounting, steps = serve_again(raw, policy)
+        except KvlabError as error:
+            why = Message("cannot-hold", {"policy": policy, "why": str(error)})
+            for name, unit in names.items():
+                add(f"{policy}.{name}", None, unit, formulas[name], 0, why)
+            continue
         if policy == "paged":
             same = compare(raw.steps, steps)
-            found.append(
-                Quantity(
-                    id=f"{key}.replay.agreement",
-                    value=same.equal / max(same.measured, same.simulated),
-                    unit="share",
-                    formula="steps in which simulated paging holds the same blocks and tokens, request by request, as "
-                    "the engine logged ÷ steps",
-                    n=same.measured,
-                    sources=sources,
-                )
-            )
-        for name in (*SHARES, "running"):
-            share = name in SHARES
-            found.append(
-                Quantity(
-                    id=f"{key}.replay.{policy}.{name}",
-                    value=accounting.mean_share(name) if share else accounting.mean(name),
-                    unit="share" if share else "requests",
-                    formula=f"the run's requests served again by the simulated {policy} allocator, same pool; mean "
-                    f"over iterations of {name}" + (" ÷ pool slots" if share else ""),
-                    n=len(accounting),
-                    sources=sources,
-                )
-            )
+            share = same.equal / max(same.measured, same.simulated)
+            add("agreement", share, "share", Message("replay.agreement"), same.measured)
+            busy = raw.accounting.holding > 0
+            together = float(raw.accounting.holding[busy].mean()) / accounting.mean("holding")
+            add("together", together, "ratio", Message("replay.together"), same.measured)
+        for name, unit in names.items():
+            value = accounting.mean_share(name) if unit == "share" else accounting.mean(name)
+            add(f"{policy}.{name}", value, unit, formulas[name], len(accounting))
     return found

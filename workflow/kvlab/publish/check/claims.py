@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from kvlab.catalogue import UndeclaredId, known
 from kvlab.errors import KvlabError
 from kvlab.paths import REPORT
-from kvlab.publish.words.numbers import text_of, value_text
-from kvlab.quantities import Metrics, Quantity
+from kvlab.publish.words.numbers import interval_text, text_of, value_text
+from kvlab.publish.words.strings import LANGUAGES, said
+from kvlab.quantities import Message, Metrics, Quantity, Said
 from kvlab.records import write_json
 from kvlab.terminal import say
 
 CLAIMS = REPORT / "claims.yaml"
-HELD, FAILED, UNDECIDED = "held", "failed", "not decided"
+HELD, FAILED, NOT_HERE, UNDECIDED = "held", "failed", "not here", "not decided"
+FEWEST = 3  # repeats that a comparison of a measured speed or memory needs
 
 
 def judge(root: Path, file: Path = CLAIMS) -> list[dict[str, Any]]:
@@ -36,7 +41,11 @@ def judge(root: Path, file: Path = CLAIMS) -> list[dict[str, Any]]:
 def write(root: Path) -> list[dict[str, Any]]:
     """Judge and write `claims.json`."""
     verdicts = judge(root)
-    write_json(root / "claims.json", {"schema": 1, "claims": verdicts})
+    told = [
+        {name: asdict(value) if isinstance(value, Message) else value for name, value in verdict.items()}
+        for verdict in verdicts
+    ]
+    write_json(root / "claims.json", {"schema": 2, "claims": told})
     return verdicts
 
 
@@ -44,7 +53,9 @@ def show(verdicts: list[dict[str, Any]]) -> int:
     """Print the table; returns how many claims failed."""
     widths = [max(len(v[k]) for v in verdicts) if verdicts else 0 for k in ("id", "workload")]
     for v in verdicts:
-        seen = f"{v['seen']} (expected {v['expected_text']})" if v.get("expected_text") else v["seen"]
+        seen = said("en", v["seen"])
+        if v.get("expected_text"):
+            seen += f" (expected {said('en', v['expected_text'])})"
         say(f"{v['verdict']:<12} {v['id']:<{widths[0]}} {v['workload']:<{widths[1]}} {seen}")
     return sum(v["verdict"] == FAILED for v in verdicts)
 
@@ -57,6 +68,13 @@ def _read(file: Path) -> list[dict[str, Any]]:
     for claim in claims:
         if claim.get("relation") not in RELATIONS:
             raise KvlabError(f"{file}: claim {claim.get('id')}: relation must be one of {', '.join(sorted(RELATIONS))}")
+        if unknown := set(claim.get("needs", [])) - {"pressure", "gpu", "gpu-bound"}:
+            raise KvlabError(f"{file}: claim {claim['id']}: needs {sorted(unknown)}; one of pressure, gpu, gpu-bound")
+        if "quantity" in claim:
+            try:
+                known(claim["quantity"].replace("*", "w"))
+            except UndeclaredId as error:
+                raise UndeclaredId(f"{file}: claim {claim['id']}: {error}") from None
     return claims
 
 
@@ -65,56 +83,73 @@ def _entry(claim: dict[str, Any], workload: str) -> dict[str, Any]:
 
 
 def _by_guard(claim: dict[str, Any], workload: str, metrics: Metrics) -> dict[str, Any] | None:
-    for guard in metrics.guards:
-        if guard["workload"] == workload and guard["id"] == claim["guard"]:
-            verdict = {"pass": HELD, "fail": FAILED}.get(guard["outcome"], UNDECIDED)
-            return {"verdict": verdict, "quantity": None, "seen": guard["detail"]}
-    return None
+    guard = _guard(metrics, workload, claim["guard"])
+    if guard is None:
+        return None
+    verdict = {"pass": HELD, "fail": FAILED}.get(guard["outcome"], UNDECIDED)
+    return {"verdict": verdict, "quantity": None, "seen": guard["detail"]}
 
 
 def _by_number(claim: dict[str, Any], workload: str, metrics: Metrics) -> dict[str, Any] | None:
     quantity = metrics.quantities.get(claim["quantity"].replace("*", workload))
-    if quantity is None:
+    facts = metrics.facts["workloads"][workload]
+    if quantity is None or any(facts.get(name) != value for name, value in claim.get("only", {}).items()):
         return None
-    expected = claim["expected"]
+    expected, tolerance = claim["expected"], claim.get("tolerance")
     found: dict[str, Any] = {
         "quantity": quantity.id,
         "expected": expected,
-        "tolerance": claim.get("tolerance"),
+        "tolerance": tolerance,
         "expected_text": _expected_text(claim, quantity),
     }
-    if quantity.value is None:
-        return found | {"verdict": UNDECIDED, "seen": quantity.why_none}
     why = _undecidable(claim, workload, metrics, quantity)
     if why:
         return found | {"verdict": UNDECIDED, "seen": why}
-    held = RELATIONS[claim["relation"]](quantity, expected, claim.get("tolerance"))
-    interval = ""
+    held = RELATIONS[claim["relation"]](quantity, expected, tolerance)
+    values: dict[str, Any] = {"value": _texts(lambda x: text_of(quantity, x)), "n": quantity.n}
     if quantity.interval:
-        low, high = (value_text(end, quantity.unit, "en") for end in quantity.interval)
-        interval = f", {low} to {high}"
-    return found | {
-        "verdict": HELD if held else FAILED,
-        "seen": f"{text_of(quantity, 'en')}{interval}, n = {quantity.n}",
-    }
+        values["interval"] = _texts(lambda x: interval_text(quantity, x))
+    # What the original experiment announced depends on its requests: here it is found, or it is not.
+    failed = NOT_HERE if claim.get("depends") == "workload" else FAILED
+    seen = Message("claim.seen-between" if quantity.interval else "claim.seen", values)
+    return found | {"verdict": HELD if held else failed, "seen": seen}
 
 
-def _undecidable(claim: dict[str, Any], workload: str, metrics: Metrics, quantity: Quantity) -> str | None:
-    if claim.get("needs") == "pressure":
-        guard = next(g for g in metrics.guards if g["workload"] == workload and g["id"] == "pool-pressure")
-        if guard["outcome"] != "pass":
-            return str(guard["detail"])
-    if claim["relation"].startswith("interval") and quantity.interval is None:
-        return f"{quantity.n} repeat(s) give no interval; at least three are needed"
+def _guard(metrics: Metrics, workload: str, name: str) -> dict[str, Any] | None:
+    return next((g for g in metrics.guards if g["workload"] == workload and g["id"] == name), None)
+
+
+def _undecidable(claim: dict[str, Any], workload: str, metrics: Metrics, quantity: Quantity) -> Said | None:
+    """Why the run can't decide the claim; None where it can."""
+    if quantity.value is None:
+        return quantity.why_none or Message("not-recorded")
+    for need in claim.get("needs", []):
+        guard = _guard(metrics, workload, "pool-pressure") if need == "pressure" else None
+        if need == "gpu-bound":
+            mine = [e for e in metrics.runs if e["workload"] == workload and f".{e['arm']}." in quantity.id]
+            if any(entry["host_bound"] is not False for entry in mine):
+                return Message("needs-gpu-bound")
+        if need == "gpu" and not any(e["device"] == "cuda" for e in metrics.facts["engines"].values()):
+            return Message("needs-gpu")
+        if guard is not None and guard["outcome"] != "pass":
+            detail: Said = guard["detail"]
+            return detail
+    if not claim.get("exact") and quantity.n < FEWEST:
+        return Message("few-repeats", {"n": quantity.n})
     return None
 
 
-def _expected_text(claim: dict[str, Any], quantity: Quantity) -> str:
-    sign = {"above": ">", "interval-above": "all >", "below": "<", "interval-below": "all <", "within": "="}
-    text = f"{sign[claim['relation']]} {value_text(claim['expected'], quantity.unit, 'en')}"
+def _texts(of: Callable[[str], Any]) -> dict[str, Any]:
+    return {language: of(language) for language in LANGUAGES}
+
+
+def _expected_text(claim: dict[str, Any], quantity: Quantity) -> Message:
+    values = {"x": _texts(lambda x: value_text(claim["expected"], quantity.unit, x))}
+    if claim["relation"] == "repeats-within":
+        values["x"] = _texts(lambda x: value_text(claim["expected"], "share", x))
     if claim.get("tolerance") is not None:
-        text += f" ± {value_text(claim['tolerance'], quantity.unit, 'en')}"
-    return text
+        values["y"] = _texts(lambda x: value_text(claim["tolerance"], quantity.unit, x))
+    return Message(f"expected.{claim['relation']}", values)
 
 
 def _value(quantity: Quantity) -> float:
@@ -133,5 +168,6 @@ RELATIONS: dict[str, Any] = {
     "interval-above": lambda q, expected, _: _ends(q)[0] > expected,
     "interval-below": lambda q, expected, _: _ends(q)[1] < expected,
     "within": lambda q, expected, tolerance: abs(_value(q) - expected) <= tolerance,
+    "repeats-within": lambda q, expected, _: max(q.samples) / min(q.samples) - 1 <= expected,
     "guard": None,
 }

@@ -9,7 +9,8 @@ from typing import Any
 
 from kvlab.errors import KvlabError
 from kvlab.publish.words.numbers import text_of
-from kvlab.quantities import Metrics, Quantity
+from kvlab.publish.words.strings import said
+from kvlab.quantities import Message, Metrics, Quantity
 from kvlab.records import Run, read_run
 from kvlab.terminal import say
 
@@ -58,7 +59,7 @@ def _line(key: str, x: Quantity | None, y: Quantity | None, differences: dict[st
     if x is None or y is None:
         return Line(key, "not comparable", x, y, f"only {'the reference' if x is None else 'this run'} has it")
     if x.value is None or y.value is None:
-        return Line(key, "not comparable", x, y, (x.why_none or y.why_none) or "no value")
+        return Line(key, "not comparable", x, y, said("en", x.why_none or y.why_none or Message("not-recorded")))
     found = differences.get(workload, {})
     if "work" in found:
         return Line(key, "not comparable", x, y, found["work"])

@@ -18,7 +18,7 @@ from kvlab import config
 from kvlab.analyse.metrics import analyse
 from kvlab.errors import KvlabError
 from kvlab.quantities import Metrics
-from kvlab.records import PACKINGS, RAW_FILES, read_run, read_text, whole_folder, write_text
+from kvlab.records import PACKINGS, PREEMPTIONS, RAW_FILES, read_run, read_text, there, whole_folder, write_text
 
 MANIFEST = "MANIFEST.sha256"
 PLAIN = ("config.json", "environment.json", "metrics.json", "model/fingerprint.json")
@@ -35,7 +35,7 @@ def pack(run: Path, folder: Path) -> int:
         for entry in metrics.runs:
             place = Path("raw") / entry["workload"] / entry["arm"] / str(entry["repeat"])
             read_run(run / place)
-            for name in RAW_FILES:
+            for name in (*RAW_FILES, *([PREEMPTIONS] if there(run / place / PREEMPTIONS) else [])):
                 if name == "run.json":
                     _copy(run / place / name, building / place / name)
                 else:

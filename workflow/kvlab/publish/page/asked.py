@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kvlab.quantities import Quantity
+from kvlab.quantities import Message, Quantity
 from kvlab.raw import RawRun
 
 BINS = 24
@@ -38,9 +38,9 @@ def lengths(workload: str, runs: Sequence[RawRun]) -> list[AskedLengths]:
             return []
         at = f"{workload}.workload.{name}."
         mean = Quantity(
-            f"{at}mean", float(np.mean(values)), "tokens", f"mean of {name} tokens over requests", 1, source
+            f"{at}mean", float(np.mean(values)), "tokens", Message("workload.mean", {"what": name}), 1, source
         )
-        most = Quantity(f"{at}max", float(max(values)), "tokens", f"largest {name} tokens of a request", 1, source)
+        most = Quantity(f"{at}max", float(max(values)), "tokens", Message("workload.max", {"what": name}), 1, source)
         counts, _ = np.histogram(values, bins=BINS, range=(0, max(max(values), 1)))
         made.append(AskedLengths(name, mean, most, [round(100 * c / counts.max(), 1) for c in counts.tolist()]))
     return made

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kvlab.publish.page.story import Factor
-from kvlab.quantities import Metrics, Quantities, Quantity
+from kvlab.quantities import Metrics, Quantities, Quantity, Said
 
 TICKS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0)
 
@@ -24,7 +24,7 @@ class Row:
     whisker: tuple[float, float] | None = None
     dots: tuple[float, ...] = ()
     whole: bool = False
-    why: str | None = None
+    why: Said | None = None
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def bar_rows(metrics: Metrics, workload: str, name: str) -> Chart:
     return Chart(rows, [])
 
 
-def why_not_run(metrics: Metrics, workload: str, arm: str) -> str | None:
+def why_not_run(metrics: Metrics, workload: str, arm: str) -> Said | None:
     """The recorded reason of the first repeat that does not count."""
     entries: list[dict[str, Any]] = [e for e in metrics.runs if e["workload"] == workload and e["arm"] == arm]
-    return next((str(e["reason"]) for e in entries if e["validity"] not in ("steady", "saturated", "noisy")), None)
+    return next((e["reason"] for e in entries if e["validity"] not in ("steady", "saturated", "noisy")), None)

@@ -19,7 +19,7 @@ from kvlab.publish.page.story import Story, counted, pair, product
 from kvlab.publish.words.bilingual import Both, text
 from kvlab.publish.words.facts import Fact, Facts
 from kvlab.publish.words.strings import LANGUAGES, look_up
-from kvlab.quantities import Metrics, Quantity
+from kvlab.quantities import Message, Metrics, Quantity
 from kvlab.raw import RawRun
 from kvlab.records import read_text
 from kvlab.simulate.studies import paper_values
@@ -226,7 +226,7 @@ class Content:
         left = [e for e in self.metrics.runs if e["validity"] not in COUNTS]
         keyed = sorted(left, key=lambda e: (e["workload"], e["arm"], str(e["reason"])))
         groups = groupby(keyed, key=lambda e: (e["workload"], e["arm"], str(e["reason"]), e["validity"]))
-        return [dict(zip(("workload", "arm", "reason", "validity"), key, strict=True)) for key, _ in groups]
+        return [next(group) for _, group in groups]
 
     def outside(self, known: list[str]) -> list[str]:
         """Arms that the words know and no workload of this run plans."""
@@ -239,7 +239,8 @@ class Content:
         document = self.facts.document("claims.json")
         if not document:
             return []
-        return list(document["claims"] if isinstance(document, dict) else document)
+        return [claim | {name: Message.read(claim.get(name)) for name in ("seen", "expected_text")}
+                for claim in document["claims"]]  # fmt: skip
 
     def claims_by_id(self) -> list[tuple[str, list[dict[str, Any]]]]:
         """Each claim with its verdicts, one a workload, in the order of the claims."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kvlab.quantities import Metrics, Quantity
+from kvlab.quantities import Message, Metrics, Quantity
 
 MEASURED = ("weights.bytes", "pool.bytes", "device.idle", "device.peak", "device.total", "torch.reserved.peak")
 KV = ("tokens", "held", "free")  # of the pool: stores tokens, held empty, free
@@ -33,46 +33,18 @@ def gpu_layers(metrics: Metrics, workload: str, arm: str) -> list[Layer]:
     if len(known) < len(MEASURED) or not shares:
         return []
     value = {name: q.value or 0.0 for name, q in found.items() if q is not None}
-    pool = value["pool.bytes"]
+    pool, reserved = value["pool.bytes"], value["torch.reserved.peak"]
     layers = {
         "weights": found["weights.bytes"],
-        "kv.tokens": _made(
-            at, "kv.tokens", pool * _sum(shares, "tokens"), "KV pool x mean share of token states", known
-        ),
-        "kv.held": _made(
-            at,
-            "kv.held",
-            pool * _sum(shares, "reserved", "internal"),
-            "KV pool x mean share of slots that a request holds and that store nothing",
-            known,
-        ),
-        "kv.free": _made(
-            at, "kv.free", pool * _sum(shares, "external"), "KV pool x mean share external and free", known
-        ),
-        "working": _made(
-            at,
-            "working",
-            value["torch.reserved.peak"] - value["weights.bytes"] - pool,
-            "torch's own peak of reserved memory - weights - KV pool: activations, CUDA graphs, what the allocator "
-            "caches",
-            known,
-        ),
+        "kv.tokens": _made(at, "kv.tokens", pool * _sum(shares, "tokens"), known),
+        "kv.held": _made(at, "kv.held", pool * _sum(shares, "reserved", "internal"), known),
+        "kv.free": _made(at, "kv.free", pool * _sum(shares, "external"), known),
+        "working": _made(at, "working", reserved - value["weights.bytes"] - pool, known),
         "unexplained": _made(
-            at,
-            "unexplained",
-            value["device.peak"] - value["device.idle"] - value["torch.reserved.peak"],
-            "largest sample in the measure phase - memory before loading - torch's own peak of reserved memory: "
-            "the CUDA context, loaded kernels, libraries",
-            known,
+            at, "unexplained", value["device.peak"] - value["device.idle"] - value["torch.reserved.peak"], known
         ),
         "idle": found["device.idle"],
-        "free": _made(
-            at,
-            "free",
-            value["device.total"] - value["device.peak"],
-            "memory that the device has - largest sample in the measure phase",
-            known,
-        ),
+        "free": _made(at, "free", value["device.total"] - value["device.peak"], known),
     }
     if any((q.value or 0) < 0 for q in layers.values() if q is not None):
         return []  # layers that overlap: the engine's counters are not of this process
@@ -102,6 +74,6 @@ def _sum(shares: dict[str, float], *names: str) -> float:
     return sum(shares[name] for name in names)
 
 
-def _made(at: str, name: str, value: float, formula: str, of: list[Quantity]) -> Quantity:
+def _made(at: str, name: str, value: float, of: list[Quantity]) -> Quantity:
     sources = list({(s.file, s.rows): s for q in of for s in q.sources}.values())
-    return Quantity(f"{at}gpu.{name}", value, "bytes", formula, min(q.n for q in of), sources)
+    return Quantity(f"{at}gpu.{name}", value, "bytes", Message(f"gpu.{name}"), min(q.n for q in of), sources)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from kvlab.accounting import SHARES
 from kvlab.analyse.ladder import ADDS, BASELINE, CONTIGUOUS, PAGED, RUNGS
-from kvlab.quantities import Metrics, Quantity
+from kvlab.quantities import Message, Metrics, Quantity
 
 
 @dataclass(frozen=True)
@@ -105,8 +105,7 @@ def product(metrics: Metrics, workload: str, arm: str) -> Quantity | None:
         return None
     sources = list({(s.file, s.rows): s for s in (*running.sources, *tpot.sources)}.values())
     value = running.value / (tpot.value / 1000)
-    formula = "mean of requests together / median time per output token"
-    return Quantity(f"{at}identity", value, "tokens/s", formula, min(running.n, tpot.n), sources)
+    return Quantity(f"{at}identity", value, "tokens/s", Message("identity"), min(running.n, tpot.n), sources)
 
 
 def pair(arms: list[str], decided: bool) -> tuple[str, str] | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from kvlab.publish.words import numbers
 from kvlab.publish.words.facts import Fact
-from kvlab.publish.words.strings import LANGUAGES, said
+from kvlab.publish.words.strings import LANGUAGES, of_quantity, said
 from kvlab.quantities import Quantity
 
 
@@ -45,12 +45,12 @@ def trails(quantities: Iterable[Quantity], facts: Iterable[Fact]) -> dict[str, A
             "v": _each({x: numbers.text_of(quantity, x) for x in LANGUAGES}),
             "n": quantity.n,
             "u": units.at(quantity.unit),
-            "f": formulas.at(_each({x: said(x, quantity.formula) or quantity.formula for x in LANGUAGES})),
+            "f": formulas.at(_each({x: of_quantity(x, quantity) for x in LANGUAGES})),
             "s": sources.at([[files.at([s.file, s.sha256]), s.rows] for s in quantity.sources]),
         }
         if quantity.value is None:
             why = quantity.why_none or ""
-            entry["w"] = _each({x: said(x, why) or why for x in LANGUAGES})
+            entry["w"] = _each({x: said(x, why) for x in LANGUAGES})
         else:
             entry["x"] = repr(quantity.value)
         if quantity.interval:

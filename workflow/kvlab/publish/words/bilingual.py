@@ -10,7 +10,7 @@ from markupsafe import Markup, escape
 from kvlab.publish.words import numbers
 from kvlab.publish.words.facts import Fact
 from kvlab.publish.words.strings import LANGUAGES, TAGS, look_up, rich, said
-from kvlab.quantities import Quantity
+from kvlab.quantities import Quantity, Said
 
 
 class Both:
@@ -40,14 +40,15 @@ def plain(key: str, language: str) -> str:
     return str(look_up(language, key))
 
 
-def recorded(words: str) -> Both:
-    """What a run recorded in English, in other languages where they have it."""
-
-    def of(language: str) -> Any:
-        known = said(language, words)
-        return known if known is not None else Markup('<span lang="en">{}</span>').format(words)
-
-    return Both(of)
+def recorded(message: Said | None) -> Both:
+    """A message in each language; what was recorded as English text, marked as English."""
+    if message is None:
+        return Both(lambda language: "")
+    if isinstance(message, str):
+        return Both(
+            lambda language: message if language == "en" else Markup('<span lang="en">{}</span>').format(message)
+        )
+    return Both(lambda language: said(language, message))
 
 
 def number(quantity: Quantity | None) -> Both | Markup:
@@ -92,13 +93,14 @@ def interval(quantity: Quantity | None, level: Fact | None) -> Both | str:
         key = "interval.one" if quantity.n == 1 else "interval.few"
         return text(key, n=repeats)
 
+    key = "interval.range" if quantity.interval_kind == "range" else "interval.level"
+
     def of(language: str) -> Any:
         between = Markup('<span data-interval="{}">{}</span>').format(
             quantity.id, numbers.interval_text(quantity, language)
         )
-        return rich(
-            look_up(language, "interval.level"), {"level": _in(level, language), "between": between, "n": repeats}
-        )
+        values = {"between": between, "n": repeats} | ({"level": _in(level, language)} if key.endswith("level") else {})
+        return rich(look_up(language, key), values)
 
     return Both(of)
 

@@ -9,7 +9,7 @@ from babel.dates import format_date
 from babel.numbers import format_decimal, format_percent
 
 from kvlab.publish.words.strings import look_up
-from kvlab.quantities import Quantity
+from kvlab.quantities import Message, Quantity, Said
 
 LOCALES = {"en": Locale.parse("en_US"), "zh": Locale.parse("zh_Hans_CN")}
 _BINARY = ((1 << 40, "tebibytes"), (1 << 30, "gibibytes"), (1 << 20, "mebibytes"), (1 << 10, "kibibytes"))
@@ -21,7 +21,7 @@ _SMALLEST = 0.001  # below this, seconds and milliseconds are only said to be le
 def text_of(quantity: Quantity, language: str) -> str:
     """The value with its unit; in words where there is none."""
     if quantity.value is None:
-        return str(look_up(language, f"none.{_kind_of_none(quantity.why_none or '')}"))
+        return str(look_up(language, f"none.{_kind_of_none(quantity.why_none)}"))
     return value_text(quantity.value, quantity.unit, language)
 
 
@@ -41,6 +41,8 @@ def value_text(value: float, unit: str, language: str) -> str:
         places = 0 if abs(value) >= 0.1 else 1
         sign = "+" if value > 0 else ""
         return sign + str(format_percent(value, format=_pattern(places) + "%", locale=LOCALES[language]))
+    if unit == "points":
+        return _with_unit(value, ("+" if value > 0 else "") + decimal(100 * value, language), unit, language)
     if unit == "bytes":
         for size, name in _BINARY:
             if abs(value) >= size:
@@ -93,7 +95,8 @@ def _with_unit(value: float, text: str, unit: str, language: str) -> str:
     return str(forms).format(n=text)
 
 
-def _kind_of_none(why: str) -> str:
-    if "not run" in why:
+def _kind_of_none(why: Said | None) -> str:
+    key = why.key if isinstance(why, Message) else ""
+    if key.startswith("arm-not-run"):
         return "not_run"
-    return "not_told" if "does not tell" in why else "not_decided"
+    return {"not-told": "not_told", "no-counter": "not_told", "never-queued": "not_queued"}.get(key, "not_decided")

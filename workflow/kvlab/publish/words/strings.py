@@ -1,8 +1,8 @@
 """The words of the page, from `report/strings.<language>.yaml`: no text stands in a template or in code.
 
-A text may hold `{placeholders}`, `*emphasis*`, `**strong words**`, `` `code` `` and `[links](https://…)`. What a run
-recorded in English (formulas, reasons, a guard's findings) is turned into another language by the file's `said`
-patterns where one fits, and stands as it was recorded where none does.
+A text may hold `{placeholders}`, `*emphasis*`, `**strong words**`, `` `code` `` and `[links](https://…)`. Formulas,
+reasons and a guard's findings are messages: a key of `said` with what fills its holes. What an engine itself said stays
+in the language in which it was recorded.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import yaml
 from markupsafe import Markup, escape
 
 from kvlab.paths import REPORT
+from kvlab.quantities import Message, Quantity, Said
 
 LANGUAGES = ("en", "zh")
 TAGS = {"en": "en", "zh": "zh-Hans"}  # what the lang attribute says
@@ -75,22 +76,28 @@ def rich(text: str, values: Mapping[str, Any] | None = None) -> Markup:
     return Markup(_HOLE.sub(fill, out))
 
 
-def said(language: str, recorded: str) -> str | None:
-    """What was recorded in English in another language; None where no pattern fits all of it."""
-    if language == LANGUAGES[0]:
-        return recorded
-    for pattern, text in _patterns(language):
-        if found := pattern.fullmatch(recorded):
-            parts = {name: said(language, value) or value for name, value in found.groupdict().items()}
-            return text.format(**parts)
-    return None
+def said(language: str, message: Said) -> str:
+    """A message in words; a text that was recorded as such stays as it is."""
+    if isinstance(message, str):
+        return message
+    values = {name: _value(language, value) for name, value in message.values.items()}
+    try:
+        return str(look_up(language, f"said.{message.key}")).format(**values)
+    except KeyError as error:
+        raise KeyError(f"said.{message.key}: {error.args[0]}; it was given {sorted(values)}") from None
 
 
-@lru_cache(maxsize=len(LANGUAGES))
-def _patterns(language: str) -> list[tuple[re.Pattern[str], str]]:
-    made = []
-    for english, text in words(language)["said"].items():
-        parts = _HOLE.split(english)
-        pattern = "".join(f"(?P<{part}>.+?)" if i % 2 else re.escape(part) for i, part in enumerate(parts))
-        made.append((re.compile(pattern, re.DOTALL), str(text)))
-    return made
+def _value(language: str, value: Any) -> Any:
+    """What fills a hole: a message in words, a text that each language has its own of, or as it is."""
+    if isinstance(value, dict):
+        return value[language]
+    return said(language, value) if isinstance(value, Message) else value
+
+
+def of_quantity(language: str, quantity: Quantity) -> str:
+    """How a quantity was computed, in words; of how many repeats it is the median."""
+    words_ = said(language, quantity.formula)
+    if len(quantity.samples) < 2:
+        return words_
+    kind = "mean-ratio-of" if quantity.interval_kind == "t" else "median-of"
+    return said(language, Message(kind, {"what": words_, "n": quantity.n}))
