@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import pickle
 import random
 import subprocess
@@ -231,3 +232,26 @@ def test_a_file_of_them_is_neither_committed_nor_in_an_image():
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert not [name for name in tracked.split() if "sharegpt" in name and name.endswith((".pkl", ".csv"))]
     assert {"**/*sharegpt*.pkl", "**/*sharegpt*lengths.csv"} <= set((ROOT / ".dockerignore").read_text().split())
+
+
+def test_the_summary_says_what_numpy_says():
+    kept = np.array([pair for pair in PAIRS if sum(pair) < 2048])
+    found = artifact.summary(lengths_of(PAIRS))
+    assert (found["pairs"], found["kept"]) == (len(PAIRS), len(kept))
+    assert found["prompt"]["mean"] == pytest.approx(kept[:, 0].mean(), abs=1e-4)
+    assert found["output"]["cv"] == pytest.approx(kept[:, 1].std() / kept[:, 1].mean(), abs=1e-4)
+    assert found["total"]["quantiles"]["1"] == kept.sum(axis=1).max()
+    assert found["prompt"]["quantiles"]["0.5"] in kept[:, 0]
+    assert found["correlation"] == pytest.approx(np.corrcoef(kept.T)[0, 1], abs=1e-4)
+
+
+def test_the_carried_summary_is_of_the_papers_means():
+    carried = json.loads(artifact.SUMMARY.read_text())
+    assert (carried["pairs"], carried["kept"]) == (84_226, 79_725)
+    assert carried["prompt"]["mean"] == pytest.approx(161.31, rel=0.001)  # Fig. 11
+    assert carried["output"]["mean"] == pytest.approx(337.99, rel=0.001)
+
+
+@needs_sharegpt
+def test_the_carried_summary_is_of_the_artifacts_lengths():
+    assert artifact.summary(artifact.read("sharegpt", SHAREGPT)) == json.loads(artifact.SUMMARY.read_text())

@@ -19,6 +19,7 @@ from kvlab.errors import ConfigError, LogError
 from kvlab.prepare import artifact
 from kvlab.prepare.lengths import paper as drawn_lengths
 from kvlab.publish import simulation_table
+from kvlab.publish.figures import simulation as figures
 from kvlab.records import read_lines
 from kvlab.simulate.scheduler import Scheduler
 from kvlab.simulate.step_times import StepTimes
@@ -188,6 +189,16 @@ def test_a_line_that_is_none_is_refused(made, tmp_path):
     file.write_text(file.read_text().replace('"step_ms"', '"steps"', 1))
     with pytest.raises(LogError, match=r"traces\.jsonl"):
         stage.quantities(settings, tmp_path / "copy")
+
+
+def test_the_figure_has_bars_of_the_trace_beside_the_papers(made):
+    root, settings, metrics = made
+    figures.draw(settings, root, "okabe-ito")
+    svg = (root / "simulated/figures/shares.en.svg").read_text()
+    assert "the authors' requests" in re.sub(r"&#x27;|&apos;", "'", svg)
+    share = 100 * metrics.quantities["simulated.fig2.orca-max.internal"].value
+    assert f">{share:.1f}<" in svg
+    assert ">57.3<" in svg  # the paper's
 
 
 @needs_sharegpt

@@ -2,7 +2,8 @@
 
 Source: sosp-ae-39/sosp-ae-astra, commit 3180d2f8, `datasets/` (first turns of ShareGPT conversations, and Alpaca's
 instructions, tokenised by OPT's tokenizer) and `orca/benchmark/trace.py`. No licence is stated for the data, so the
-project carries none of it: the file is downloaded by its digest, or a path to it is given.
+project carries none of it: the file is downloaded by its digest, or a path to it is given. It carries a summary, which
+`python -m kvlab.prepare.artifact sharegpt FILE > config/data/sharegpt-summary.json` makes.
 """
 
 from __future__ import annotations
@@ -11,21 +12,26 @@ import csv
 import functools
 import hashlib
 import io
+import json
 import pickle
 import random
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import numpy as np
+import numpy.typing as npt
 
 from kvlab.accounting import Floats
 from kvlab.errors import ConfigError, LogError
-from kvlab.paths import DOWNLOAD, lengths_variable
+from kvlab.paths import DATA, DOWNLOAD, lengths_variable
 from kvlab.prepare import lengths
 from kvlab.prepare.lengths import PAPER_MAX_TOTAL, Lengths
 
 HEADER = ["prompt_tokens", "output_tokens"]
+SUMMARY = DATA / "sharegpt-summary.json"
+QUANTILES = (0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1)
 QUANTUM_S = 0.01  # the artifact draws a count of arrivals for every 10 ms
 _PINNED = "https://raw.githubusercontent.com/sosp-ae-39/sosp-ae-astra/3180d2f8c2a2aa1729245f9b0cb75a854746e6a8"
 
@@ -146,3 +152,31 @@ def trace(pairs: Lengths, rate: float, duration_s: float, seed: int) -> tuple[Le
     """The artifact's trace: who asks what, and when (seconds). `rate`: requests a second."""
     times = arrivals(rate, duration_s, seed)
     return draw(pairs, "authors", len(times), seed), times
+
+
+def summary(pairs: Lengths) -> dict[str, Any]:
+    """What may be said of the lengths without passing them on: counts, moments, quantiles after the authors' filter.
+
+    Lengths in tokens; `cv` is the coefficient of variation, `skewness` the third standardised moment.
+    """
+    kept = lengths.fitting(pairs, max_total=PAPER_MAX_TOTAL - 1)
+    columns = {"prompt": kept.prompt, "output": kept.output, "total": kept.prompt + kept.output}
+    return {
+        "pairs": len(pairs),
+        "kept": len(kept),
+        "correlation": round(float(np.corrcoef(kept.prompt, kept.output)[0, 1]), 4),
+    } | {name: _moments(values) for name, values in columns.items()}
+
+
+def _moments(values: npt.NDArray[np.int64]) -> dict[str, Any]:
+    mean, spread = float(values.mean()), float(values.std())
+    return {
+        "mean": round(mean, 4),
+        "cv": round(spread / mean, 4),
+        "skewness": round(float((((values - mean) / spread) ** 3).mean()), 4),
+        "quantiles": {f"{part:g}": int(np.quantile(values, part, method="lower")) for part in QUANTILES},
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(summary(read(sys.argv[1], sys.argv[2])), indent=1))

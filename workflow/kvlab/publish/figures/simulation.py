@@ -102,13 +102,17 @@ def _svg(
 
 
 def shares(drawing: Drawing) -> None:
-    """A bar an allocator and workload, the paper's beside it where it has all four shares (Fig. 2)."""
-    printed = {claim["quantity"]: claim["paper"] for claim in paper_values.read()["claims"]}
+    """A bar an allocator and trace or workload, the paper's beside it where it has all four shares (Fig. 2)."""
+    claims = paper_values.read()["claims"]
+    printed = {claim["quantity"]: claim["paper"] for claim in claims}
+    printed |= {f"simulated.{claim['id']}": claim["paper"] for claim in claims if "trace" in claim}
+    keys = {name: f"{name}.paged.tokens" for name in drawing.section["traces"]}
+    traced = [name for name, key in keys.items() if f"simulated.{key}" in printed and drawing.value(key) is not None]
     rows: list[tuple[str, list[float], bool]] = []
     groups: list[tuple[float, str]] = []
     places: list[float] = []
     at = 0.0
-    for workload in drawing.section["workloads"]:
+    for workload in [*traced, *drawing.section["workloads"]]:
         groups.append((at - 0.75, drawing.workload(workload)))
         for policy in POLICIES:
             name = drawing.words["policies"][policy]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -52,10 +52,6 @@ class Case:
     load: float | None = None
     sharing: tuple[tuple[str, Any], ...] = ()
     prompt_extra: int = 0
-
-    def of(self, policy: str) -> Case:
-        """The same case under another policy."""
-        return replace(self, policy=policy)
 
     def allocator(self) -> Allocator:
         """An empty pool under the case's policy."""

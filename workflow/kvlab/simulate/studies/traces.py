@@ -19,7 +19,7 @@ from kvlab.prepare import artifact
 from kvlab.quantities import Quantity, Source
 from kvlab.simulate.scheduler import Scheduler
 from kvlab.simulate.step_times import StepTimes
-from kvlab.simulate.studies.cases import POLICIES, Case
+from kvlab.simulate.studies.cases import POLICIES, Case, allocator_of
 from kvlab.simulate.timeline import run_record
 
 MEASURES = (*SHARES, "running", "waiting")
@@ -78,7 +78,8 @@ def _serve(name: str, settings: dict[str, Any], policy: str, step_ms: float, see
     drawn, arrivals = artifact.trace(pairs, settings["rate"], settings["duration_s"], seed)
     asked = zip(drawn.pairs(), arrivals.tolist(), strict=True)
     jobs = [SimulatedRequest(number, *pair, arrival) for number, (pair, arrival) in enumerate(asked)]
-    allocator = base.of(policy).allocator()
+    # Their buddy pool is made of blocks, so no chunk is smaller than one.
+    allocator = allocator_of(policy, base.pool, base.max_len, base.block, base.watermark, in_blocks=True)
     begin, end = settings["window_s"]
     timeline = Scheduler(
         jobs,
