@@ -20,6 +20,8 @@ STATIC, DYNAMIC, BATCH, CONTINUOUS = (
     "hf-continuous",
 )
 SEQUENTIAL, CONTIGUOUS, PAGED = "vllm-sequential", "vllm-contiguous", "vllm-paged"
+POW2, ORACLE, RESERVED = "vllm-pow2", "vllm-oracle", "vllm-reserved"
+VLLM = (SEQUENTIAL, CONTIGUOUS, POW2, ORACLE, RESERVED, PAGED)
 RUNS = {
     STATIC: {},
     DYNAMIC: {},
@@ -28,6 +30,9 @@ RUNS = {
     f"{CONTINUOUS} pressed": {"kv_slots": SMALL},
     SEQUENTIAL: {},
     CONTIGUOUS: {},
+    POW2: {},
+    ORACLE: {},
+    RESERVED: {},
     PAGED: {},
     f"{PAGED} pressed": {"kv_slots": SMALL},
 }
@@ -102,14 +107,14 @@ def test_what_was_got_is_read_back(arm):
     name, run, _, _steps = arm
     bytes_per_slot = 2 * 2 * 2 * 32 * 4  # K and V, layers, KV heads, head size, float32
     asked = SMALL if run.kv_slots_asked == SMALL else SLOTS
-    rows = {STATIC: 1, DYNAMIC: 1, BATCH: 4, CONTIGUOUS: 4}.get(name)
+    rows = {STATIC: 1, DYNAMIC: 1, BATCH: 4}.get(name, 256 if name in VLLM else None)
     pools = {STATIC: LENGTH, DYNAMIC: LENGTH - 1}
     assert run.kv_bytes_per_slot == bytes_per_slot
     assert run.pool_slots == pools.get(name, asked)
     assert run.block_size == {STATIC: LENGTH, BATCH: LENGTH, DYNAMIC: 1}.get(name, 16)
     assert rows is None or run.max_num_seqs == rows
-    assert run.reserve_slots == (LENGTH if name == CONTIGUOUS else None)
-    extra = {CONTINUOUS: 2 * 16, SEQUENTIAL: 16, CONTIGUOUS: 16, PAGED: 16}.get(name, 0)  # null and padding blocks
+    assert run.reserve_slots is None
+    extra = 2 * 16 if name == CONTINUOUS else 16 if name in VLLM else 0  # null and padding blocks
     assert run.kv_pool_bytes == (run.pool_slots + extra) * bytes_per_slot
     assert run.weights_bytes is not None
     # Two tables, and two layers of attention, MLP and norms; transformers also counts the rotary frequencies.
@@ -129,8 +134,46 @@ def test_never_more_together_than_the_arm_may(arm):
         assert most == 1
     elif name in (BATCH, CONTIGUOUS):
         assert 1 < most <= run.kv_slots_asked // LENGTH
-    elif run.kv_slots_asked == SLOTS:
+    elif run.kv_slots_asked == SLOTS and name != POW2:
         assert most > SLOTS // LENGTH  # what paging is for
+
+
+def test_every_vllm_arm_has_the_same_engine_and_its_own_policy(measured):
+    runs = {name: measured(name)[0] for name in VLLM}
+    assert {name: run.policy for name, run in runs.items()} == {
+        SEQUENTIAL: None,
+        CONTIGUOUS: "orca-max",
+        POW2: "orca-pow2",
+        ORACLE: "orca-oracle",
+        RESERVED: "reserved",
+        PAGED: "paged",
+    }
+    engines = [run.engine | {"threads": 1} for run in runs.values()]
+    assert all(engine == engines[0] for engine in engines)
+    assert (engines[0]["max_num_seqs"], engines[0]["max_num_batched_tokens"]) == (256, 2048)
+
+
+@pytest.mark.parametrize("name", [CONTIGUOUS, POW2, ORACLE, RESERVED])
+def test_a_reserving_arm_holds_a_chunk_from_admission_to_end(name, measured, requests):
+    run, folder = measured(name)
+    served = {line.id: line for line in read_lines(folder / "requests.jsonl", Served)}
+    for request in requests:
+        prompt, new = len(request.prompt_token_ids), request.max_new_tokens
+        power = 1 << (new - 1).bit_length()
+        asked = {
+            CONTIGUOUS: LENGTH,
+            POW2: min(prompt + power, LENGTH),
+            ORACLE: prompt + new - 1,
+            RESERVED: -(-(prompt + new - 1) // 16) * 16,
+        }[name]
+        line = served[request.id]
+        assert line.asked_slots == (asked if name == RESERVED else max(asked, 16))
+        chunk = line.asked_slots if name == RESERVED else 1 << (line.asked_slots - 1).bit_length()
+        assert line.chunk_slots == chunk
+        assert line.arrival_s < line.seen_s < line.admitted_s < line.token_s[0]
+    for step in read_lines(folder / "steps.jsonl", Step):
+        assert sum(served[id].chunk_slots for id, _, _ in step.held) <= run.pool_slots
+    assert (folder / PREEMPTIONS).read_text() == ""
 
 
 def test_a_finished_row_of_a_batch_is_held_and_does_not_run(measured):

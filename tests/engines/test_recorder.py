@@ -8,13 +8,15 @@ from pathlib import Path
 import pytest
 
 from kvlab.measure.engines import open_engine
-from kvlab.measure.engines.vllm.recorder import FILE, read_steps
+from kvlab.measure.engines.vllm.recorder import FILE, read_notes
+from kvlab.measure.job import Feed
 from kvlab.measure.journal import Journal
 from kvlab.records import Served, Step, read_lines
 
 from .conftest import LENGTH, SLOTS, SMALL
 
 pytestmark = pytest.mark.engine
+BATCH = Feed("batch")
 
 
 def held(folder: Path) -> list[tuple]:
@@ -38,8 +40,9 @@ def test_vllms_own_metrics_agree_at_every_step(job, requests, monkeypatch):
         return {m.name: m.value for m in engine.llm.get_metrics() if hasattr(m, "value")}
 
     before = metrics().get("vllm:num_preemptions", 0)
+    ready = engine._render(requests, BATCH)
     for request in requests:
-        engine._add(request)
+        engine._add(ready, request.id)
     compared = 0
     while engine.llm.llm_engine.has_unfinished_requests():
         outputs = engine.llm.llm_engine.step()
@@ -65,13 +68,13 @@ def test_steps_are_written_when_the_prefix_cache_is_reset_and_only_once(job, req
     engine.load()
     scheduler = engine.llm.llm_engine.engine_core.engine_core.scheduler
     journal = Journal(requests[:2])
-    engine.serve(requests[:2], journal)
+    engine.serve(requests[:2], journal, BATCH)
     assert len(scheduler.noted) > 30
     assert not engine.steps_file.exists()  # nothing is written while the clock runs
     engine.collect(journal)
     assert len(journal.steps) > 30
     assert scheduler.noted == []
-    assert read_steps(engine.steps_file) == []
+    assert read_notes(engine.steps_file).steps == []
     again = Journal(requests[:2])
     engine.collect(again)
     assert again.steps == []
@@ -85,7 +88,7 @@ def test_without_recording_vllms_own_scheduler_runs(job, requests):
     engine.load()
     assert type(engine.llm.llm_engine.engine_core.engine_core.scheduler) is Scheduler
     journal = Journal(requests)
-    engine.serve(requests, journal)
+    engine.serve(requests, journal, BATCH)
     engine.collect(journal)
     journal.check()
     assert journal.steps == []
@@ -108,7 +111,7 @@ def test_it_is_mixed_into_the_scheduler_that_vllm_would_have_picked(job, request
     scheduler = engine.llm.llm_engine.engine_core.engine_core.scheduler
     assert isinstance(scheduler, AsyncScheduler)
     journal = Journal(requests)
-    engine.serve(requests, journal)
+    engine.serve(requests, journal, BATCH)
     engine.collect(journal)
     journal.check()
     engine.close()

@@ -21,7 +21,10 @@ SCHEDULES = {
     "chunked prefill": ("vllm-paged", {"kv_slots": SLOTS, "vllm": CHUNKED}),
     "chunked prefill and preemption": ("vllm-paged", {"kv_slots": SMALL, "vllm": CHUNKED}),
     "blocks of 32": ("vllm-paged", {"kv_slots": SMALL, "vllm": {"block_size": 32}}),
-    "capped": ("vllm-contiguous", {"kv_slots": SLOTS}),
+    "Orca (Max)": ("vllm-contiguous", {"kv_slots": SLOTS}),
+    "Orca (Pow2)": ("vllm-pow2", {"kv_slots": SLOTS, "vllm": CHUNKED}),
+    "Orca (Oracle)": ("vllm-oracle", {"kv_slots": SLOTS}),
+    "reserved": ("vllm-reserved", {"kv_slots": SLOTS}),
     "one at a time": ("vllm-sequential", {"kv_slots": SLOTS}),
 }
 
@@ -34,14 +37,14 @@ def raw(request, measured, tmp_path):
     return request.param, RawRun.read(tmp_path, "w", arm, 0)
 
 
-def test_simulated_paging_is_what_vllm_holds(raw):
+def test_the_simulated_policy_holds_what_vllm_holds(raw):
     name, found = raw
     same = replay.agreement(found)
     assert same.difference is None
     assert same.equal == same.measured == same.simulated > 40
     if "preemption" in name:
         assert sum(step.preempted for step in found.steps) > 0
-    if "chunked" in name:
+    if "chunked" in name:  # the first step computes as many prompt tokens as it may
         first = read_lines(found.folder / "steps.jsonl", Step)[0]
         assert sum(tokens for _, tokens, _ in first.held) == CHUNKED["max_num_batched_tokens"]
 
@@ -49,7 +52,8 @@ def test_simulated_paging_is_what_vllm_holds(raw):
 def test_the_other_policies_hold_the_same_requests_with_more_waste(raw):
     _, found = raw
     quantities = {q.id: q.value for q in replay.quantities(found, "w.arm")}
-    assert quantities["w.arm.replay.agreement"] == 1.0
+    if found.run.policy in (None, "paged"):
+        assert quantities["w.arm.replay.agreement"] == 1.0
     shares = [quantities[f"w.arm.replay.{policy}.internal"] for policy in ("paged", "orca-max")]
     assert shares[0] < shares[1]
     assert quantities["w.arm.replay.orca-oracle.internal"] == 0.0

@@ -70,16 +70,74 @@ def test_an_arm_that_takes_too_long_is_stopped_and_recorded(arm, model, long, tm
 
 
 @pytest.mark.parametrize("arm", ["hf-sequential-dynamic", "vllm-paged"])
-def test_an_engine_that_fails_leaves_nothing(arm, model, workload, tmp_path):
+def test_what_an_engine_refuses_while_it_loads_is_the_arms_reason(arm, model, workload, tmp_path):
     broken = tmp_path / "broken"
     shutil.copytree(model, broken)
     config = json.loads((broken / "config.json").read_text())
     (broken / "config.json").write_text(json.dumps(config | {"intermediate_size": 300}))
     folder = tmp_path / "raw" / "0"
-    with pytest.raises(Exception, match=r"size|shape") as caught:
-        measure(section(arm), workload="w", arm=arm, repeat=0, requests_file=workload, model=broken, folder=folder)
-    assert not isinstance(caught.value, NotRunnable)
+    run = measure(section(arm), workload="w", arm=arm, repeat=0, requests_file=workload, model=broken, folder=folder)
+    assert run.status == "not_run"
+    assert re.search(r"^(vLLM|transformers): .*(size|shape)", run.reason)
+    assert read_run(folder) == run
+
+
+def test_a_head_size_that_vllm_has_no_kernel_for_is_its_reason(workload, tmp_path):
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(**SHAPE | {"head_dim": 16, "hidden_size": 64})
+    LlamaForCausalLM(config).save_pretrained(tmp_path / "small")
+    (tmp_path / "small" / "fingerprint.json").write_text(json.dumps({"sha256": "ef" * 32}))
+    run = measure(
+        section("vllm-paged"),
+        workload="w",
+        arm="vllm-paged",
+        repeat=0,
+        requests_file=workload,
+        model=tmp_path / "small",
+        folder=tmp_path / "raw" / "0",
+    )
+    assert run.status == "not_run"
+    assert re.search(r"vLLM: .*head", run.reason), run.reason
+
+
+def test_a_mistake_of_our_own_is_no_refusal(model, workload, tmp_path, monkeypatch):
+    from kvlab.measure.engines.vllm import recorder
+
+    def broken(self):
+        raise ValueError("a fault of kvlab")
+
+    monkeypatch.setattr(recorder.Recording, "write_pool", broken)
+    folder = tmp_path / "raw" / "0"
+    with pytest.raises(ValueError, match="a fault of kvlab"):
+        measure(
+            section("vllm-paged"),
+            workload="w",
+            arm="vllm-paged",
+            repeat=0,
+            requests_file=workload,
+            model=model,
+            folder=folder,
+        )
     assert list(folder.parent.iterdir()) == []
+
+
+def test_a_measurement_leaves_the_environment_of_its_process_as_it_was(model, workload, tmp_path):
+    before, path = dict(os.environ), list(sys.path)
+    for arm in ("hf-sequential-dynamic", "vllm-paged"):
+        measure(
+            section(arm, 64),
+            workload="w",
+            arm=arm,
+            repeat=0,
+            requests_file=workload,
+            model=model,
+            folder=tmp_path / arm / "0",
+        )
+        assert dict(os.environ) == before
+    assert sys.path == path
 
 
 @pytest.mark.parametrize("arm", ["hf-sequential-static", "hf-sequential-dynamic", "hf-continuous", "vllm-paged"])

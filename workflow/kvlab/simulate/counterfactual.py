@@ -8,7 +8,6 @@ at every step.
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -58,11 +57,21 @@ def arriving(steps: Sequence[Step], served: Sequence[Served]) -> list[SimulatedR
     """The requests of an open loop, in the order in which the engine's core saw them.
 
     A request arrives, in iterations, after the steps that had begun before the core saw it; one that it never saw is
-    left out.
+    left out. With asynchronous scheduling it makes a difference whether the last token of the last running request had
+    come back before: a line with nothing held, and nothing waiting, says so, and the clock leaps there.
     """
-    began = [step.t_s for step in steps if step.held]
+    began = [(step.t_s, not step.held and not step.waiting) for step in steps if step.held or not step.waiting]
     seen = sorted((one for one in served if one.seen_s is not None), key=lambda one: (one.seen_s, one.id))
-    return [_job(one, float(bisect_left(began, one.seen_s or 0.0))) for one in seen]
+    found, place, steps_begun, leaps, idle = [], 0, 0, 0, False
+    for one in seen:
+        while place < len(began) and began[place][0] < (one.seen_s or 0.0):
+            if not began[place][1] and idle:
+                leaps += 1
+            idle = began[place][1]
+            steps_begun += not idle
+            place += 1
+        found.append(_job(one, steps_begun + leaps + (0.5 if idle and steps_begun else 0.0)))
+    return found
 
 
 def _job(one: Served, arrival: float = 0.0) -> SimulatedRequest:
@@ -74,7 +83,7 @@ def serve_again(raw: RawRun, policy: str) -> tuple[Accounting, Iterator[Step]]:
     run = raw.run
     if not raw.served:
         raise KvlabError(f"{raw.folder}: no requests to serve again; the run recorded none")
-    allocator = allocator_of(policy, run.pool_slots, run.max_model_len, run.block_size, in_blocks=True)
+    allocator = allocator_of(policy, run.pool_slots, run.max_model_len, run.block_size, in_blocks=policy == run.policy)
     sequential = run.settings.get("arm", {}).get("feed") == "sequential"
     stopped = any(one.finish_s is None for one in raw.served)
     timeline = Scheduler(
