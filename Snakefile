@@ -34,8 +34,16 @@ rule all:
             RUN / "environment.json",
             MODEL,
             expand(REQUESTS, workload=CONFIG.workloads),
-            raw(*RAW_FILES),
-            [RUN / name for name in ("metrics.json", "analysis.ipynb", "claims.json")],
+            PROCESSES,
+            [
+                RUN / name
+                for name in (
+                    "metrics.json",
+                    "predicted/metrics.json",
+                    "analysis.ipynb",
+                    "claims.json",
+                )
+            ],
             RUN / "figures" / "figures.json",
             PAGE,
             AFTER_THE_PAGE,

@@ -20,7 +20,7 @@ QUICK = (
     "--slurm-init-seconds-before-status-checks", "1", "--seconds-between-status-checks", "1",
     "--latency-wait", "5", "--use-singularity",
     "--default-resources", "slurm_partition=main", "mem_mb=1000", "runtime=30",
-    "--set-resources", "measure:mem_mb=4000", "model:mem_mb=4000",
+    "--set-resources", "measure_vllm:mem_mb=4000", "measure_transformers:mem_mb=4000", "model:mem_mb=4000",
 )  # fmt: skip
 
 

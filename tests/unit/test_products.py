@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from kvlab.dag.products import drop_outdated, mark_stale, set_aside
+from kvlab.dag.products import drop_outdated, mark_stale, process_file, set_aside
 
 
 def made(tmp_path):
@@ -91,3 +91,19 @@ def test_a_page_is_outdated_until_there_is_a_new_one(tmp_path):
     page.write_text("new")
     drop_outdated(tmp_path)
     assert not outdated.exists()
+
+
+def test_a_raw_log_that_is_gone_is_named_by_the_process_that_lists_it(tmp_path):
+    run, model, _ = made(tmp_path)
+    log, listing = run / "raw/w/a/0/steps.jsonl", process_file(run, "w", "vllm", 0)
+    log.parent.mkdir(parents=True)
+    log.touch()
+    listing.parent.mkdir(parents=True)
+    listing.write_text(json.dumps({"files": {"raw/w/a/0/steps.jsonl": "0"}}))
+    assert mark_stale(run, model) == []
+    log.rename(tmp_path / "kept")
+    assert mark_stale(run, model) == [f"{log} is gone"]
+    assert not listing.exists()
+    (tmp_path / "kept").rename(log)
+    assert mark_stale(run, model) == []
+    assert listing.exists()

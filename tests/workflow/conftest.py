@@ -41,13 +41,16 @@ class Project:
         return self.command(SNAKEMAKE, "--configfile", config, "--cores", "1", *arguments)  # --configfile takes several
 
     def due(self, *arguments: str) -> dict[str, set[str]]:
-        """What a dry run would do: rule -> the wildcards of its jobs ("" for a rule without any)."""
+        """What a dry run would do: rule -> the wildcards of its jobs ("" for a rule without any).
+
+        The engines' rules, `measure_<engine>`, are taken together as "measure".
+        """
         done = self.snakemake("-n", "-p", *arguments)
         assert done.returncode == 0, done.stderr[-3000:]
         text = done.stdout + done.stderr
         found: dict[str, set[str]] = {}
         for block in re.split(r"\n(?=(?:local)?rule )", text)[1:]:
-            rule = re.match(r"(?:local)?rule (\w+):", block).group(1)
+            rule = re.match(r"(?:local)?rule (measure|\w+)\w*:", block).group(1)
             wildcards = re.search(r"^    wildcards: (.*)$", block, re.M)
             values = re.findall(r"=([^,\s]+)", wildcards.group(1)) if wildcards else []
             found.setdefault(rule, set()).add("/".join(values))

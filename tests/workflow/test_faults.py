@@ -137,9 +137,11 @@ def test_a_results_folder_that_is_a_file(tmp_path, project):
 
 def test_a_killed_measure_leaves_nothing_and_is_made_up_for(project, tmp_path):
     project = Project(shutil.copytree(project.root, tmp_path / "killed", symlinks=True))
-    target = "results/tiny/raw/words/vllm-paged/0/run.json"
-    shutil.rmtree((project.root / target).parent)  # the one measurement that is due
-    kept = _state(project.run.glob("raw/*/*/0/*"))
+    target = "results/tiny/processes/words/vllm/0.json"
+    raw = project.run / "raw" / "words" / "vllm-paged" / "0"
+    shutil.rmtree(raw)  # the one measurement that is due
+    shutil.rmtree(project.run / ".passes")
+    kept = _state(file for file in project.run.glob("raw/*/*/0/*") if "words/vllm-" not in str(file))
     assert kept
     tool = str(Path(sys.executable).parent / "snakemake")
     running = subprocess.Popen(
@@ -152,9 +154,11 @@ def test_a_killed_measure_leaves_nothing_and_is_made_up_for(project, tmp_path):
     os.kill(victim, signal.SIGKILL)
     assert running.wait(timeout=120) != 0
     assert not (project.root / target).exists()
+    assert not list(project.run.glob("raw/*/*/.*"))
     done = project.snakemake(target)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert json.loads((project.root / target).read_text())["status"] == "completed"
+    assert (project.root / target).exists()
+    assert json.loads((raw / "run.json").read_text())["status"] == "completed"
     assert _state(kept) == kept
 
 

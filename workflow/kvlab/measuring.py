@@ -12,10 +12,11 @@ from kvlab.errors import KvlabError
 def measure(args: argparse.Namespace) -> int:
     """Measure one block of a process, or of one of its arms, and write the raw logs of its passes: raw/<workload>/."""
     from kvlab.dag.imports import digest_of
+    from kvlab.dag.products import process_file
     from kvlab.measure import run as stage
     from kvlab.measure.passes import Planned
     from kvlab.measure.store import Store
-    from kvlab.records import cell
+    from kvlab.records import cell, digest, write_json
 
     found, workload = loaded(args.run), args.workload
     if workload not in found.workloads:
@@ -51,6 +52,10 @@ def measure(args: argparse.Namespace) -> int:
         model=args.run / "model",
         store=Store(args.run / ".passes", code),
     )
+    if len(cells) == len(found.passes(workload, process, args.block)):
+        logs = [file for one in cells for file in sorted(one.folder.iterdir())]
+        made = {"passes": [one.name for one in cells], "files": {str(f.relative_to(args.run)): digest(f) for f in logs}}
+        write_json(process_file(args.run, workload, process, args.block), made)
     return 0
 
 

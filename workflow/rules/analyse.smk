@@ -6,7 +6,7 @@ rule analyse:
         code("analyse.metrics"),
         model=MODEL,
         requests=expand(str(REQUESTS), workload=CONFIG.workloads),
-        raw=raw(*RAW_FILES),
+        raw=PROCESSES,
     output:
         RUN / "metrics.json",
     log:
@@ -24,7 +24,7 @@ rule calibrate:
     input:
         code("simulate.forecasts.validation"),
         metrics=RUN / "metrics.json",
-        raw=raw(*RAW_FILES),
+        raw=PROCESSES,
     output:
         RUN / "predicted" / "metrics.json",
     log:

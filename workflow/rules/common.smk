@@ -16,11 +16,13 @@ sys.path.insert(0, str(ROOT / "workflow"))
 import kvlab.config.run as kvlab_config
 import kvlab.dag.container as kvlab_container
 from kvlab.dag import products
+from kvlab.dag.products import process_file
 from kvlab.dag.environment import set_for_jobs, users_caches
 from kvlab.dag.imports import closure
 from kvlab.errors import KvlabError
+from kvlab.measure.engines.registry import engines
 from kvlab.prepare.model import made_from
-from kvlab.records import RAW_FILES, write_json
+from kvlab.records import write_json
 from kvlab.terminal import say
 
 try:
@@ -65,8 +67,7 @@ onsuccess:
 
 wildcard_constraints:
     workload="[a-z0-9-]+",
-    arm="[a-z0-9-]+",
-    repeat="[0-9]+",
+    block="[0-9]+",
 
 
 def code(*modules):
@@ -74,24 +75,25 @@ def code(*modules):
     return [str(path.relative_to(ROOT)) for path in closure(PACKAGE, modules)]
 
 
-# Earlier ones first: repeat by repeat, arms interleaved, so that drift of clocks and heat falls on all arms alike.
-PLACE = {tuple(which): 1000 - place for place, which in enumerate(CONFIG.raw())}
+PROCESS = str(process_file(RUN, "{workload}", "{process}", "{block}"))
+PROCESSES = [str(process_file(RUN, *which)) for which in CONFIG.processes()]
+# Earlier ones first: block by block, so that drift of clocks and heat falls on all arms alike.
+PLACE = {which: 1000 - place for place, which in enumerate(CONFIG.processes())}
 
 
-def raw(*names):
-    """The raw files of all of the run's measurements."""
+def passes(wildcards):
+    """What a process measures: each pass with its rate and its part of the configuration."""
+    workload, process = wildcards.workload, wildcards.process
     return [
-        str(RUN / "raw" / w / a / str(r) / name)
-        for w, a, r in CONFIG.raw()
-        for name in names
+        (arm, rate, CONFIG.section("measure", workload, arm))
+        for arm, rate in CONFIG.passes(workload, process, int(wildcards.block))
     ]
 
 
 def gpus(wildcards):
-    """How many GPUs an arm asks a cluster for."""
-    if CONFIG.measure.device == "cpu":
-        return 0
-    return CONFIG.gpus(wildcards.arm)
+    """How many GPUs a process asks a cluster for."""
+    arm, _, _ = passes(wildcards)[0]
+    return 0 if CONFIG.measure.device == "cpu" else CONFIG.gpus(arm)
 
 
 CONTAINED = any(

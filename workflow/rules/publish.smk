@@ -8,7 +8,7 @@ rule notebook:
         "report/figures.en.yaml",
         "report/figures.zh.yaml",
         metrics=RUN / "metrics.json",
-        raw=raw("steps.jsonl"),
+        raw=PROCESSES,
     output:
         notebook=RUN / "analysis.ipynb",
         figures=RUN / "figures" / "figures.json",
@@ -72,7 +72,7 @@ rule verify:
         code("publish.check.verify"),
         page=PAGE,
         metrics=RUN / "metrics.json",
-        raw=raw(*RAW_FILES),
+        raw=PROCESSES,
     output:
         RUN / "verify.json",
     log:

@@ -163,6 +163,11 @@ class Config(Part):
         """The process that measures `arm`."""
         return settings_of(ARMS[arm].engine).process(arm, ARMS[arm].options)
 
+    def processes_of(self, engine: str) -> list[str]:
+        """Names of the processes in which `engine` measures arms of this run."""
+        arms = [arm for part in self.workloads.values() for arm in part.arms if self.engine(arm) == engine]
+        return list(dict.fromkeys(self.process(arm) for arm in arms))
+
     def passes(self, workload: str, process: str, block: int) -> list[tuple[str, float | None]]:
         """(arm, rate) of each pass of a process, in the order in which the block runs them: rotated by its number.
 

@@ -8,23 +8,31 @@ from contextlib import suppress
 from pathlib import Path
 
 PAGE, OUTDATED = "report.html", "report.outdated.html"
+STALE = ".stale"
+
+
+def process_file(run: Path, workload: str, process: str | int, block: str | int) -> Path:
+    """The product of a measuring process: the list of its passes' raw logs, with their digests."""
+    return run / "processes" / workload / str(process) / f"{block}.json"
 
 
 def mark_stale(run: Path, model: Path) -> list[str]:
     """Rename products that must be made anew, so that Snakemake misses them; returns the reasons.
 
     `model` is the product that stands for the model's folder. Snakemake compares the times of the files that a rule
-    names. It does not look at the weights, which may be links to another folder, nor at the single figures. A product
-    that is as it was made once more, because what was missing came back, gets its name back.
+    names. It does not look at the weights, which may be links to another folder, nor at what a product lists: single
+    figures, the raw logs of a process. A product that is as it was made once more, because what was missing came back,
+    gets its name back.
     """
     reasons = []
-    figures = [run / "figures" / "figures.json", run / "simulated" / "figures" / "figures.json"]
-    for product, fault in [(model, _model_changed), *((manifest, _figure_missing) for manifest in figures)]:
-        marked = product.with_name(f"{product.name}.stale")
+    lists = [run / "figures" / "figures.json", run / "simulated" / "figures" / "figures.json"]
+    lists += sorted({file.with_name(file.name.removesuffix(STALE)) for file in run.glob("processes/*/*/*.json*")})
+    for product in [model, *lists]:
+        marked = product.with_name(f"{product.name}{STALE}")
         now = next((file for file in (product, marked) if file.exists()), None)
         if now is None:
             continue
-        reason = fault(now)
+        reason = _model_changed(now) if product is model else _missing(run, now)
         if reason:
             reasons.append(reason)
         with suppress(PermissionError):  # of a run that may only be read: what is said about it must do
@@ -63,9 +71,9 @@ def _model_changed(link: Path) -> str | None:
     return None
 
 
-def _figure_missing(manifest: Path) -> str | None:
-    for figure in json.loads(manifest.read_text(encoding="utf-8"))["figures"]:
-        for entry in (figure.get("files") or {"": figure}).values():
-            if not (manifest.parent / entry["file"]).exists():
-                return f"{manifest.parent / entry['file']} is gone"
-    return None
+def _missing(run: Path, manifest: Path) -> str | None:
+    listed = json.loads(manifest.read_text(encoding="utf-8"))
+    files = [run / name for name in listed.get("files", {})]
+    for figure in listed.get("figures", []):
+        files += [manifest.parent / entry["file"] for entry in (figure.get("files") or {"": figure}).values()]
+    return next((f"{file} is gone" for file in files if not file.exists()), None)

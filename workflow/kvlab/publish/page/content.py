@@ -21,7 +21,7 @@ from kvlab.publish.words.facts import Fact, Facts
 from kvlab.publish.words.strings import LANGUAGES, look_up
 from kvlab.quantities import Message, Metrics, Quantity
 from kvlab.raw import RawRun
-from kvlab.records import read_text
+from kvlab.records import read_run, read_text
 from kvlab.simulate.studies import paper_values
 
 COUNTS = ("steady", "saturated", "noisy")
@@ -258,7 +258,7 @@ class Content:
         Those that come after it, or beside it, may or may not be there when it is made.
         """
         stages = ["probe", "model", *(f"workload/{workload}" for workload in self.workloads)]
-        stages += ["/".join(("measure", e["workload"], e["arm"], str(e["repeat"]))) for e in self.metrics.runs]
+        stages += dict.fromkeys(f"measure/{e['workload']}/{self._process(e)}/{e['repeat']}" for e in self.metrics.runs)
         rows = []
         for stage in [*stages, "analyse", "notebook"]:
             file = f"costs/{stage}.tsv"
@@ -268,6 +268,11 @@ class Content:
                 line = next(csv.DictReader(stream, delimiter="\t"), {})
             rows.append({"stage": stage} | {column: self._cost(file, line, column) for column in ("s", "max_rss")})
         return rows
+
+    def _process(self, entry: dict[str, Any]) -> str:
+        """The process that measured a run: in older runs one of its own."""
+        run = read_run(self.root / "raw" / entry["workload"] / entry["arm"] / str(entry["repeat"]))
+        return str((run.process or {}).get("name", entry["arm"]))
 
     def _cost(self, file: str, line: dict[str, str], column: str) -> Fact | None:
         try:
