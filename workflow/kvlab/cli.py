@@ -103,6 +103,28 @@ def _parser() -> argparse.ArgumentParser:
         ("arm", {"help": "an arm that was measured"}),
         ("repeat", {"type": int, "help": "which repeat, from 0"}),
     )
+    command(
+        predicting.plan,
+        "plan --model llama-3.1-8b --gpu 80GiB --lengths azure-conv --calibration results/reference/llama-8b",
+        ("--model", {"required": True, "help": "a config.json, a folder, a name in the hub's cache, or a shape"}),
+        ("--gpu", {"help": "its memory, e.g. 80GiB"}),
+        ("--utilisation", {"type": float, "default": 0.92, "help": "part of it that the engine may use (0.92)"}),
+        ("--weights", {"help": "their size, e.g. 15GiB, instead of counting them"}),
+        ("--allowance", {"default": "2GiB", "help": "for activations and CUDA graphs (2GiB)"}),
+        ("--kv-slots", {"type": int, "help": "the pool in tokens, instead of --gpu"}),
+        ("--dtype", {"default": "bfloat16", "choices": ["bfloat16", "float16", "float32", "fp8"], "help": "of it all"}),
+        ("--lengths", {"required": True, "help": "JSON Lines or CSV of lengths; azure-conv, sharegpt, paper"}),
+        ("--max-model-len", {"type": int, "help": "longest prompt + output, tokens"}),
+        ("--block-size", {"type": int, "default": 16, "help": "tokens (16)"}),
+        ("--max-num-seqs", {"type": int, "help": "most requests at once; none: no bound"}),
+        ("--rate", {"type": float, "help": "requests a second; needs --calibration"}),
+        ("--bound", {"type": float, "default": 0.05, "help": "of the sustained rate, seconds an output token (0.05)"}),
+        ("--calibration", {"type": Path, "help": "a run on this GPU and model with a vllm-paged arm"}),
+        ("--seeds", {"type": int, "default": 3, "help": "how many (3)"}),
+        ("--json", {"type": Path, "help": "write all numbers here"}),
+        ("--html", {"type": Path, "help": "write a page in both languages here"}),
+        ("--language", {"default": "en", "choices": ["en", "zh"], "help": "of the table, and of the page at first"}),
+    )
     command(predicting.calibrate, "calibrate results/smoke", run)
     command(
         predicting.predict,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from kvlab import config, paths
@@ -41,4 +43,37 @@ def predict(args: argparse.Namespace) -> int:
     predictions.write(path, document)
     prediction_table.show(predictions.read(path))
     say(f"predict: {path}; commit it before the run is measured")
+    return 0
+
+
+def plan(args: argparse.Namespace) -> int:
+    """Say what fits on a GPU for your lengths: requests together, preemption, waste, paging's gain, and times."""
+    from kvlab.publish import plan_page
+    from kvlab.records import write_json, write_text
+    from kvlab.simulate.planning import demand, memory
+    from kvlab.simulate.planning import plan as stage
+    from kvlab.simulate.planning.shape import read_shape
+
+    shape = read_shape(args.model)
+    slots = memory.slots_of(args, shape)
+    longest, draw = demand.drawn(args.lengths, args.max_model_len, shape.longest)
+    fitted = demand.calibration_for(args.calibration, shape, args.dtype)
+    made = stage.make(
+        shape,
+        args.dtype,
+        slots,
+        draw,
+        max_model_len=longest,
+        block=args.block_size,
+        max_num_seqs=args.max_num_seqs,
+        seeds=args.seeds,
+        rate=args.rate,
+        bound_s=args.bound,
+        calibration=fitted,
+    )
+    if args.json:
+        write_json(args.json, asdict(made))
+    if args.html:
+        write_text(args.html, plan_page.page(made, args.language))
+    sys.stdout.write(plan_page.text(made, args.language))
     return 0

@@ -58,6 +58,7 @@ def sustained(
     arrive_s: float,
     lowest: float = 0.02,
     highest: float = 100.0,
+    halvings: int = HALVINGS,
 ) -> float | None:
     """The highest rate at which the mean time a token stays within `bound_s`, by halving on a log scale.
 
@@ -77,7 +78,7 @@ def sustained(
         low, high = high, 2 * high
         if high > highest:
             return None
-    for _ in range(HALVINGS):
+    for _ in range(halvings):
         middle = math.sqrt(low * high)
         low, high = (middle, high) if within(middle) else (low, middle)
     return math.sqrt(low * high)

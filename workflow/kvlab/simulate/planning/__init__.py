@@ -1,0 +1,1 @@
+"""What fits on a GPU, from a model, lengths and memory alone."""
