@@ -1,5 +1,6 @@
 """The check of the predictor, in every run."""
 
+import json
 import shutil
 
 import pytest
@@ -7,8 +8,9 @@ from tests.unit.test_calibration import synthetic
 
 from kvlab.paths import ROOT
 from kvlab.publish.check import claims
-from kvlab.quantities import Metrics
-from kvlab.simulate.forecasts import validation
+from kvlab.quantities import Metrics, Quantities
+from kvlab.simulate.forecasts import before, validation
+from kvlab.simulate.planning import grid
 
 LLAMA = ROOT / "results" / "reference" / "llama-8b"
 
@@ -74,6 +76,46 @@ def test_rows_that_have_a_full_graph():
     assert validation.largest_graph(192, None) == 192
     assert validation.largest_graph(1000, None) == 512
     assert validation.largest_graph(50, [1, 2, 4, 8, 16, 32]) == 32
+
+
+def test_where_paging_stops_to_gain(tmp_path):
+    raw = synthetic(tmp_path)
+    made = Metrics(run="made-up", quantities=Quantities())
+    before.add_grids(made, tmp_path, which(("vllm-paged", 0)))
+    found = json.loads((tmp_path / "predicted" / "grid.json").read_text())["workloads"]["w"]
+    assert found["timed"]
+    assert found["own"] == {"pool": 4096, "block": 16, "max_len": 1024, "rate": None}
+    paged = [p for p in found["points"] if p["policy"] == "paged" and p["block"] == 16 and p["rate"] is None]
+    gains = [point["gain"] for point in paged]
+    assert gains[0] > gains[-1]
+    assert gains[0] > 1.2
+    together = [point["together"] for point in paged]
+    assert together == sorted(together)
+    own = next(point for point in paged if point["pool"] == 4096)
+    assert own["throughput"] == pytest.approx(raw.throughput, rel=0.01)
+    ends = made.quantities["w.predicted.gain-ends"]
+    assert (ends.value is None) == (gains[-1] >= grid.ENDS)
+
+
+def test_a_grid_without_times_counts_requests_together(tmp_path):
+    synthetic(tmp_path, busy=0.2)
+    made = Metrics(run="made-up", quantities=Quantities())
+    before.add_grids(made, tmp_path, which(("vllm-paged", 0)))
+    found = json.loads((tmp_path / "predicted" / "grid.json").read_text())["workloads"]["w"]
+    assert not found["timed"]
+    assert found["axes"]["rate"] == [None]
+    assert all(point["throughput"] is None for point in found["points"])
+
+
+def test_what_was_predicted_before_stands_beside_the_result(tmp_path):
+    committed = ROOT / "config" / "predictions" / "opt-13b-policies.json"
+    made = Metrics(run="opt-13b-policies", quantities=Quantities())
+    assert before.add_expected(made, tmp_path, committed) == 5 + 24
+    paged = made.quantities["closed.vllm-paged.predicted.before.throughput"]
+    assert paged.n == 3
+    assert paged.sources[0].file == "predicted/expected.json"
+    assert made.quantities["open.vllm-oracle@2.2.predicted.before.per-token"].unit == "ms"
+    assert before.add_expected(made, tmp_path, tmp_path / "none.json") == 0
 
 
 def test_llama_8b_predicts_its_other_runs_within_the_claims(tmp_path):

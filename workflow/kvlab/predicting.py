@@ -13,10 +13,14 @@ from kvlab.terminal import say
 
 def calibrate(args: argparse.Namespace) -> int:
     """Fit step times on one paged run, predict every other one, and compare: predicted/metrics.json."""
+    from kvlab.simulate.forecasts import before
     from kvlab.simulate.forecasts import validation as stage
 
     section = config.load(args.run / "config.json").section("analyse")
-    made = stage.validate(args.run, [*section["raw"], *section.get("open", [])], section["run"])
+    which = [*section["raw"], *section.get("open", [])]
+    made = stage.validate(args.run, which, section["run"])
+    before.add_expected(made, args.run, paths.ROOT / "config" / "predictions" / f"{section['run']}.json")
+    before.add_grids(made, args.run, which)
     made.write(args.run / stage.FOLDER / "metrics.json")
     for guard in made.guards:
         say(f"calibrate: {guard['workload']}: {guard['outcome']}: {guard['detail']}")

@@ -22,11 +22,17 @@ rule analyse:
 
 rule calibrate:
     input:
-        code("simulate.forecasts.validation"),
+        code("simulate.forecasts.before"),
+        [
+            path
+            for path in [f"config/predictions/{CONFIG.run}.json"]
+            if (ROOT / path).exists()
+        ],
         metrics=RUN / "metrics.json",
         raw=PROCESSES,
     output:
         RUN / "predicted" / "metrics.json",
+        RUN / "predicted" / "grid.json",
     log:
         LOGS / "calibrate.log",
     benchmark:
