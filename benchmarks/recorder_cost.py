@@ -2,10 +2,10 @@
 
     python benchmarks/recorder_cost.py           a tiny model: steps of 1 to 2 ms, the worst case
     python benchmarks/recorder_cost.py --model results/smoke/model --requests 16
-    python benchmarks/recorder_cost.py --model results/full/model --dtype bfloat16 --scale 1 --max-model-len 2048 \\
-        --kv-slots 16384 --requests 256                                      on a GPU
+    python benchmarks/recorder_cost.py --model random:opt-13b --dummy --dtype bfloat16 --scale 0.5 \\
+        --max-model-len 2048 --kv-slots 15728 --max-num-seqs 64 --requests 96 --rounds 4          on a GPU of 80 GB
 
-Both engines are loaded side by side, each in a process of its own, and serve the same requests in turn.
+One engine serves both: the recorder is told with the requests whether to record.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from __future__ import annotations
 import sys
 
 import sides
+
+from kvlab.measure.job import Feed
 
 WITH, WITHOUT = "with the recorder", "without"
 TARGET = 0.99
@@ -22,13 +24,14 @@ def main() -> int:
     args = sides.parser(__doc__).parse_args()
     if args.side:
         served = sides.requests(args)
-        engine = sides.engine(args, "vllm-paged", record_steps=args.side == WITH)
-        play = sides.arm(engine, served, recorded=args.side == WITH)
-        sides.serve_rounds({args.side: play})
+        engine = sides.engine(args, "vllm-paged")
+        sides.serve_rounds(
+            {name: sides.arm(engine, served, Feed("batch", record=name == WITH)) for name in (WITH, WITHOUT)}
+        )
         engine.close()
         return 0
     print(f"{args.requests} requests of {args.model}, {args.dtype}, {args.kv_slots} KV slots")
-    met = sides.compare(WITH, WITHOUT, args.rounds, TARGET, together=False, on_cpu=sides.on_cpu(args))
+    met = sides.compare(WITH, WITHOUT, args.rounds, TARGET, together=True, on_cpu=sides.on_cpu(args))
     return 0 if met else 1
 
 

@@ -1,6 +1,8 @@
-"""Two ways of doing the same work, side by side: loaded once, warmed up, then a round each in turn.
+"""Two ways of doing the same work, in turn: a round of one, a round of the other.
 
-Who begins changes every round, so that drift falls on both. What is compared is the ratio within a round.
+Who begins changes every round, so that drift falls on both. What is compared is the ratio within a round. A process
+plays both sides on one engine: a GPU does not hold two pools, and two processes differ by some per cent for no other
+reason. Where the sides need engines of their own, each is loaded for its round and closed before the other's.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ sys.path.insert(0, str(ROOT / "workflow"))
 
 from kvlab.measure import machine  # noqa: E402
 from kvlab.measure.engines import Engine, open_engine  # noqa: E402
-from kvlab.measure.job import Job  # noqa: E402
+from kvlab.measure.job import Feed, Job  # noqa: E402
 from kvlab.measure.journal import Journal  # noqa: E402
 from kvlab.records import Request  # noqa: E402
 
@@ -41,20 +43,27 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     made.add_argument("--dtype", default="float32", choices=list(machine.ITEM_BYTES))
     made.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     made.add_argument("--rounds", type=int, default=7)
+    made.add_argument("--dummy", action="store_true", help="no weights on disk, drawn where they are used (vLLM)")
+    made.add_argument("--max-num-seqs", type=int, default=256)
+    made.add_argument("--max-num-batched-tokens", type=int, default=None)
     made.add_argument("--side", help=argparse.SUPPRESS)
     return made
 
 
-def model_folder(source: str) -> Path:
-    """The folder itself, or a random model made once in the system's temporary folder."""
+def model_folder(source: str, dummy: bool = False) -> Path:
+    """The folder itself, or a random model made once in the system's temporary folder; `dummy`: its shape alone."""
     if not source.startswith("random:"):
         return Path(source).resolve()
-    folder = Path(tempfile.gettempdir()) / "kvlab-benchmark-models" / source.removeprefix("random:")
+    folder = (
+        Path(tempfile.gettempdir())
+        / "kvlab-benchmark-models"
+        / f"{source.removeprefix('random:')}{'-dummy' if dummy else ''}"
+    )
     if not (folder / "fingerprint.json").exists():
         from kvlab.prepare.model import prepare
 
         model = {"source": source, "revision": None, "sha256": None, "trust_remote_code": False, "seed": 0}
-        prepare({"model": model}, folder)
+        prepare({"model": model} | ({"dummy": True} if dummy else {}), folder)
     return folder
 
 
@@ -67,7 +76,7 @@ def requests(args: argparse.Namespace) -> list[Request]:
     drawn = lengths.resample(
         lengths.read_table(), args.requests, seed=0, scale=args.scale, max_prompt=most, max_output=most
     )
-    encode = tokenizer(model_folder(args.model))
+    encode = tokenizer(model_folder(args.model, args.dummy))
     letters = [f"{space}{letter}" for space in (" ", "") for letter in "aeioubcdfg"]
     pieces = [piece for piece in letters if len(encode(piece * 50)["input_ids"]) == 50]  # a token each
     made = []
@@ -92,7 +101,12 @@ def job(args: argparse.Namespace, arm: str, **settings: object) -> Job:
         "kv_slots": args.kv_slots,
         "max_model_len": args.max_model_len,
     }
-    measured = {"device": args.device, "dtype": args.dtype} | settings
+    own: dict[str, object] = {"max_num_seqs": args.max_num_seqs} if arm.startswith("vllm") else {}
+    if own and args.max_num_batched_tokens:
+        own["max_num_batched_tokens"] = args.max_num_batched_tokens
+    if own and args.dummy:
+        own["load_format"] = "dummy"
+    measured = {"device": args.device, "dtype": args.dtype, "vllm": own} | settings
     config = parse({"run": "benchmark", "workloads": {"w": workload}, "measure": measured}, "benchmark")
     section = config.section("measure", "w", arm)
     entry, chosen = section["arm"], section["settings"]
@@ -102,7 +116,7 @@ def job(args: argparse.Namespace, arm: str, **settings: object) -> Job:
         feed=entry["feed"],
         options=entry["options"],
         settings=chosen["engine"],
-        model=model_folder(args.model),
+        model=model_folder(args.model, args.dummy),
         device=machine.choose_device(args.device, len(gpus)),
         gpus=len(gpus),
         dtype=args.dtype,
@@ -134,21 +148,22 @@ def timed(work: Callable[[], int]) -> Round:
     return time.perf_counter() - began, time.process_time() - began_cpu, tokens
 
 
-def arm(engine: Engine, served: list[Request], recorded: bool = True) -> Play:
+def arm(engine: Engine, served: list[Request], feed: Feed) -> Play:
     """An arm as a measurement runs it: what it notes after the clock is not timed here either."""
 
     def play() -> Round:
         journal = Journal(served)
 
         def serve() -> int:
-            engine.serve(served, journal)
+            engine.serve(served, journal, feed)
             return journal.output_tokens
 
         took = timed(serve)
         engine.collect(journal)
         journal.check()
-        if bool(journal.steps) != recorded:
-            raise RuntimeError(f"{len(journal.steps)} steps were recorded, {recorded=}")
+        engine.settle()
+        if bool(journal.steps) != feed.record:
+            raise RuntimeError(f"{len(journal.steps)} steps were recorded, record={feed.record}")
         return took
 
     return play
@@ -204,18 +219,20 @@ class Worker:
 def compare(ours: str, theirs: str, rounds: int, target: float, *, together: bool, on_cpu: bool) -> bool:
     """Run both, print every sample and the ratio ours / theirs of each round; whether the median meets the target.
 
-    `together` has one process play both sides: the same weights in the same place, where two processes differ by some
-    per cent for no other reason. On a machine that does other things as well the clock tells little; `on_cpu` all work
+    `together` has one process play both sides. Otherwise a process is started for each round, and no two engines are
+    there at a time. On a machine that does other things as well the clock tells little; `on_cpu` all work
     is done by the worker, so its own CPU time is compared, and decides.
     """
-    workers = [Worker([ours, theirs])] * 2 if together else [Worker([ours]), Worker([theirs])]
-    sides = list(zip((ours, theirs), workers, strict=True))
+    both = Worker([ours, theirs]) if together else None
     samples: dict[str, list[Round]] = {ours: [], theirs: []}
     for number in range(rounds):
-        for name, worker in sides if number % 2 == 0 else sides[::-1]:
+        for name in (ours, theirs) if number % 2 == 0 else (theirs, ours):
+            worker = both or Worker([name])
             samples[name].append(worker.round(name))
-    for worker in set(workers):
-        worker.close()
+            if both is None:
+                worker.close()
+    if both is not None:
+        both.close()
     width = max(len(ours), len(theirs), 12) + 2
 
     def line(name: str, values: Sequence[float], digits: int, unit: str = "") -> None:
