@@ -88,6 +88,7 @@ def check_workload(sheet: Sheet, workload: str, runs: Mapping[str, Sequence[RawR
         _budget(flat, slots),
         _same_engine(flat),
         _never_preempts(flat),
+        *_upstream(flat),
         _outputs(sheet, workload, runs),
         _undisturbed(flat),
         _gpu_bound(flat),
@@ -160,6 +161,18 @@ def _never_preempts(runs: Sequence[RawRun]) -> Guard:
         return _guard("reserving-never-preempts", None, Message("none-reserves"))
     detail = Message("preempted-anyway", {"names": ", ".join(broke)}) if broke else Message("never-preempted")
     return _guard("reserving-never-preempts", not broke, detail)
+
+
+def _upstream(runs: Sequence[RawRun]) -> list[Guard]:
+    """transformers' continuous batching is a baseline as its authors benchmark it: FlashAttention, blocks of 256 tokens
+    (generation/configuration_utils.py, ContinuousBatchingConfig, 5.x). Otherwise nobody would use it so."""
+    mine = [r.run for r in runs if r.run.settings.get("arm", {}).get("options", {}).get("cache") == "paged"]
+    if not mine:
+        return []
+    seen = sorted({f"{run.engine.get('attention')}, blocks of {run.block_size}" for run in mine})
+    sound = all("flash" in str(run.engine.get("attention")).lower() and run.block_size == 256 for run in mine)
+    key = "as-upstream" if sound else "not-as-upstream"
+    return [_guard("as-upstream", sound, Message(key, {"what": "; ".join(seen)}))]
 
 
 def _takes_all(run: RawRun) -> bool:
