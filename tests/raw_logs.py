@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from kvlab.records import Output, Phase, Run, Sample, Served, Step, write_json, write_lines
+from kvlab.records import Output, Phase, Run, Sample, Served, Step, cell, write_json, write_lines
 
 
 def write_model(root: Path) -> None:
@@ -48,7 +48,7 @@ def write_raw(
         "model_fingerprint": "f" * 64,
         "idle_device_bytes": 100,
     }
-    folder = root / "raw" / workload / arm / str(repeat)
+    folder = root / "raw" / workload / cell(arm, run.get("rate")) / str(repeat)
     write_json(folder / "run.json", asdict(Run(**{"workload": workload, "arm": arm, "repeat": repeat} | facts | run)))
     write_lines(folder / "phases.jsonl", [Phase("load", 0.0, 0.9), Phase("measure", 0.95, 1.5 + seconds)])
     write_lines(folder / "steps.jsonl", steps)

@@ -226,6 +226,25 @@ def test_guards(root, change, name, outcome):
     assert guard(metrics, name)["outcome"] == outcome
 
 
+@pytest.mark.parametrize(
+    ("name", "change", "outcome"),
+    [
+        ("same-engine", {}, "pass"),
+        ("same-engine", {"max_num_seqs": 7}, "fail"),
+        ("same-engine", {"engine": {"name": "vllm", "max_num_batched_tokens": 14336}}, "fail"),
+        ("reserving-never-preempts", {}, "pass"),
+        ("reserving-never-preempts", {"steps": [Step(0, 1.0, 1, 0, 1, 1, [[0, 4, 16]])]}, "fail"),
+    ],
+)
+def test_policies_are_compared_on_one_engine(root, name, change, outcome):
+    engine = {"name": "vllm", "max_num_batched_tokens": 16384}
+    write_raw(root, "vllm-paged", **{"max_num_seqs": 64, "engine": engine, "settings": BATCH})
+    reserving = {"max_num_seqs": 64, "engine": engine, "settings": BATCH, "reserve_slots": 32}
+    write_raw(root, "vllm-contiguous", **(reserving | change))
+    metrics = analyse(section(("w", "vllm-contiguous", 0), ("w", "vllm-paged", 0)), root)
+    assert guard(metrics, name)["outcome"] == outcome
+
+
 def pressed(root, *, waiting, slots):
     steps = [Step(i, 1.0 + i, 1, waiting, 0, slots // 16, [[0, 4, slots]]) for i in range(3)]
     write_raw(root, "vllm-contiguous", steps=steps, seconds=12.0, reserve_slots=64)

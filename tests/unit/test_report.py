@@ -7,6 +7,7 @@ import shutil
 import pytest
 from tests.fixtures import small_run
 
+from kvlab.catalogue import UndeclaredId
 from kvlab.errors import KvlabError, LogError
 from kvlab.publish.check.verify import numbers_shown
 from kvlab.publish.page.answers import visible
@@ -227,3 +228,20 @@ def test_only_an_interval_makes_a_difference_a_finding(value, interval, said):
 
 def test_headlines_come_from_the_workload_that_has_them(run):
     assert Story.of(Metrics.read(run / "metrics.json")) == Story("seed", "pressured", "more")
+
+
+def test_a_template_that_asks_for_a_misspelt_id_fails_with_its_place(run, tmp_path, monkeypatch):
+    from kvlab.publish.page import render
+
+    templates = tmp_path / "report"
+    shutil.copytree(render.REPORT, templates, ignore=shutil.ignore_patterns("screenshots"))
+    file = templates / "templates" / "time.html.j2"
+    lines = file.read_text(encoding="utf-8").split("\n")
+    file.write_text("\n".join(["{{ n(get('seed.vllm-paged.througput')) }}", *lines]), encoding="utf-8")
+    monkeypatch.setattr(render, "REPORT", templates)
+    render._environment.cache_clear()
+    try:
+        with pytest.raises(UndeclaredId, match=r"^report/templates/time\.html\.j2:1: 'seed\.vllm-paged\.througput'"):
+            build(SECTION, run)
+    finally:
+        render._environment.cache_clear()

@@ -32,7 +32,7 @@ _LADDER = (
         "hf-sequential-static",
         engine="transformers",
         feed="sequential",
-        changes="the traditional way: one request at a time, StaticCache of the maximum length",
+        changes="one request at a time, StaticCache preallocated to the maximum length",
         options={"cache": "static"},
     ),
     Arm(
@@ -60,7 +60,7 @@ _LADDER = (
         "vllm-sequential",
         engine="vllm",
         feed="sequential",
-        changes="vLLM, one request at a time: the engine alone",
+        changes="vLLM, one request at a time: engine, cache layout and attention kernel change at once",
     ),
     Arm(
         "vllm-contiguous",

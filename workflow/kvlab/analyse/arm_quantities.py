@@ -75,9 +75,9 @@ def describe_latencies(sheet: Sheet, prefix: str, runs: Sequence[RawRun]) -> Non
 
 
 _LATENCIES: tuple[tuple[str, Callable[[RawRun], list[float]], float, str], ...] = (
-    ("latency", RawRun.latencies, 1, "none-finished"),
-    ("ttft", RawRun.ttft, 1000, "none-finished"),
-    ("tpot", RawRun.tpot, 1000, "none-made-two"),
+    ("latency", lambda r: r.latencies(), 1, "none-finished"),
+    ("ttft", lambda r: r.ttft(), 1000, "none-finished"),
+    ("tpot", lambda r: r.tpot(), 1000, "none-made-two"),
 )
 
 

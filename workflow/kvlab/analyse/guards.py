@@ -16,6 +16,19 @@ from kvlab.records import Output, Sample
 
 THERMAL_OR_POWER = 0x8 | 0x20 | 0x40 | 0x80  # NVML: HW slowdown, SW thermal, HW thermal, HW power brake
 LEAST = 0.99  # of the budget: what a pool of whole blocks may lack
+ENGINE = (
+    "max_num_seqs",
+    "max_num_batched_tokens",
+    "block_size",
+    "cuda_graphs",
+    "cuda_graph_sizes",
+    "async_scheduling",
+    "chunked_prefill",
+    "compilation",
+    "attention",
+    "load_format",
+    "scheduler",
+)
 Guard = dict[str, Any]
 
 
@@ -28,9 +41,8 @@ def run_faults(run: RawRun) -> list[Said]:
         run.accounting  # noqa: B018 - computing it checks every identity at every step
     except LogError as error:
         faults.append(str(error))
-    if unfinished := [
-        one.id for one in run.served if one.finish_s is None and run.run.settings.get("arrivals") is None
-    ]:
+    # A cell of an open loop ends at its time limit, whoever is not through.
+    if run.run.rate is None and (unfinished := [one.id for one in run.served if one.finish_s is None]):
         faults.append(Message("unfinished", {"ids": str(unfinished)}))
     if cached := sum(one.cached_tokens for one in run.served):
         faults.append(Message("prefix-cache", {"n": cached}))
@@ -74,6 +86,9 @@ def check_workload(sheet: Sheet, workload: str, runs: Mapping[str, Sequence[RawR
         _same_counts(flat),
         _prefix_cache(flat),
         _budget(flat, slots),
+        _same_engine(flat),
+        _never_preempts(flat),
+        *_upstream(flat),
         _outputs(sheet, workload, runs),
         _undisturbed(flat),
         _gpu_bound(flat),
@@ -120,6 +135,44 @@ def _budget(runs: Sequence[RawRun], slots: int | None) -> Guard:
         key = "budget-over" if over else "budget-under"
         detail = Message(key, {"names": ", ".join(over or under), "slots": slots or 0})
     return _guard("equal-budget", not over and not under if runs else None, detail)
+
+
+def _same_engine(runs: Sequence[RawRun]) -> Guard:
+    """All of vLLM's batches share one engine configuration: who may be admitted is all that differs."""
+    seen: dict[str, set[str]] = {name: set() for name in ENGINE}
+    batches = [run for run in runs if _takes_all(run) and not run.run.settings["arm"].get("options", {}).get("eager")]
+    for run in batches:
+        told = {"max_num_seqs": run.run.max_num_seqs, "block_size": run.run.block_size} | run.run.engine
+        for name in ENGINE:
+            seen[name].add(str(told.get(name)))
+    if len({run.run.arm for run in batches}) < 2:
+        return _guard("same-engine", None, Message("one-arm"))
+    differ = [f"{name} {', '.join(sorted(values))}" for name, values in seen.items() if len(values) > 1]
+    if differ:
+        return _guard("same-engine", False, Message("engines-differ", {"what": "; ".join(differ)}))
+    return _guard("same-engine", True, Message("engines-equal", {"n": len(batches)}))
+
+
+def _never_preempts(runs: Sequence[RawRun]) -> Guard:
+    """A policy that reserves what a request may need has no reason to take its cache away."""
+    reserving = [run for run in runs if run.run.policy not in (None, "paged") or run.run.reserve_slots]
+    broke = sorted({run.name for run in reserving if run.accounting.preempted.any()})
+    if not reserving:
+        return _guard("reserving-never-preempts", None, Message("none-reserves"))
+    detail = Message("preempted-anyway", {"names": ", ".join(broke)}) if broke else Message("never-preempted")
+    return _guard("reserving-never-preempts", not broke, detail)
+
+
+def _upstream(runs: Sequence[RawRun]) -> list[Guard]:
+    """transformers' continuous batching is a baseline as its authors benchmark it: FlashAttention, blocks of 256 tokens
+    (generation/configuration_utils.py, ContinuousBatchingConfig, 5.x). Otherwise nobody would use it so."""
+    mine = [r.run for r in runs if r.run.settings.get("arm", {}).get("options", {}).get("cache") == "paged"]
+    if not mine:
+        return []
+    seen = sorted({f"{run.engine.get('attention')}, blocks of {run.block_size}" for run in mine})
+    sound = all("flash" in str(run.engine.get("attention")).lower() and run.block_size == 256 for run in mine)
+    key = "as-upstream" if sound else "not-as-upstream"
+    return [_guard("as-upstream", sound, Message(key, {"what": "; ".join(seen)}))]
 
 
 def _takes_all(run: RawRun) -> bool:

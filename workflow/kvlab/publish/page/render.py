@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import traceback
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from kvlab.catalogue import UndeclaredId
 from kvlab.paths import REPORT
 from kvlab.publish.figures.palette import PALETTES
 from kvlab.publish.page import charts
@@ -31,8 +33,15 @@ def build(section: dict[str, Any], root: Path) -> str:
     """The whole page of the run in `root`. `section`: `language`, `title`, `palette`.
 
     Pure: what it says depends on the files in `root` and on `report/`, and on nothing else. LogError names a file that
-    is missing or is not what it should be.
+    is missing or is not what it should be; UndeclaredId the template and line that ask for what nothing declares.
     """
+    try:
+        return _build(section, root)
+    except UndeclaredId as error:
+        raise UndeclaredId(f"{_place(error)}: {error}") from None
+
+
+def _build(section: dict[str, Any], root: Path) -> str:
     root = Path(root)
     metrics, facts = Metrics.read(root / "metrics.json"), Facts(root)
     run = Content(root, metrics, facts)
@@ -72,6 +81,12 @@ def build(section: dict[str, Any], root: Path) -> str:
         ),
     )
     return html.strip() + "\n"
+
+
+def _place(error: BaseException) -> str:
+    """The template and line that an error comes from."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.endswith(".j2")]
+    return f"report/templates/{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "the page"
 
 
 def render(section: dict[str, Any], root: Path) -> str:

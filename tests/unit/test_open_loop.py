@@ -1,0 +1,107 @@
+"""Requests that arrive over time, against values worked out by hand."""
+
+import pytest
+from tests.raw_logs import section, write_model, write_raw
+
+from kvlab.analyse.metrics import analyse
+from kvlab.analyse.open_loop import crossing
+from kvlab.publish.words.strings import said
+from kvlab.records import Served, Step
+
+PLAN = {"kind": "poisson", "duration_s": 10.0, "leave_out_s": 2.0, "drain_s": 1.0, "bound_s_per_token": 1.0}
+
+
+def cell(root, arm, rate, latencies, repeat=0, **more):
+    """Requests that arrive 1, 3, 5 … s after the start (0.95 s), with 4 output tokens each; None: not through."""
+    served, start = [], 0.95
+    for id, latency in enumerate(latencies):
+        at = start + 1.0 + 2 * id
+        made = [at + latency * (n + 1) / 4 for n in range(4)] if latency else [at + 0.5]
+        served.append(
+            Served(
+                id, 4, len(made), at, made, made[-1] if latency else None, "length" if latency else None,
+                sent_s=at + 0.0002, asked_tokens=None if latency else 4,
+            )
+        )  # fmt: skip
+    steps = [Step(i, start + i, 1, 0, 0, 1, [[0, 4 + min(i, 3), 16]]) for i in range(11)]
+    run = {"rate": rate, "arrivals": PLAN, "device": "cuda"}
+    write_raw(root, arm, repeat, served=served, steps=steps, seconds=10.5, **(run | more))
+
+
+def opened(root, *which):
+    return analyse(section() | {"open": [["w", name, block] for name, block in which]}, root)
+
+
+@pytest.fixture
+def root(tmp_path):
+    write_model(tmp_path)
+    return tmp_path
+
+
+def test_normalized_latency_is_the_papers_and_leaves_out_what_came_first(root):
+    cell(root, "vllm-paged", 2.0, [40.0, 2.0, 4.0])  # the first arrived after 1 s, before the 2 s that are left out
+    q = opened(root, ("vllm-paged@2", 0)).quantities
+    assert q["w.vllm-paged@2.normalized"].value == pytest.approx(1000 * (2 / 4 + 4 / 4) / 2)
+    assert q["w.vllm-paged@2.normalized.bound"].value == 0
+    assert q["w.vllm-paged@2.latency.median"].value == pytest.approx(3.0)
+    assert q["w.vllm-paged@2.goodput"].value == pytest.approx(2 / 8)
+    assert q["w.vllm-paged@2.lateness.p95"].value == pytest.approx(0.2)
+
+
+def test_a_request_that_was_not_through_is_a_lower_bound(root):
+    cell(root, "vllm-paged", 2.0, [1.0, 2.0, None])
+    metrics = opened(root, ("vllm-paged@2", 0))
+    assert metrics.runs[0]["validity"] != "broken", metrics.runs
+    q = metrics.quantities
+    left = 12.0 - (0.95 + 5)  # the cell's measure phase ends at 12 s
+    assert q["w.vllm-paged@2.normalized"].value == pytest.approx(1000 * (2 / 4 + left / 4) / 2)
+    assert q["w.vllm-paged@2.normalized.bound"].value == pytest.approx(0.5)
+    assert metrics.runs[0]["arm"] == "vllm-paged@2"
+    assert metrics.runs[0]["validity"] != "broken"
+
+
+def test_the_sustained_rate_is_where_the_bound_is_crossed_and_paging_is_compared(root):
+    for arm, low, high in (("vllm-paged", 4.0, 8.0), ("vllm-contiguous", 1.0, 2.0)):
+        cell(root, arm, low, [1.0, 2.0, 2.0])  # 500 ms a token
+        cell(root, arm, high, [1.0, 8.0, 8.0])  # 2,000 ms a token
+    which = [(f"{arm}@{rate}", 0) for arm, rates in (("vllm-paged", "48"), ("vllm-contiguous", "12")) for rate in rates]
+    q = opened(root, *which).quantities
+    assert q["w.vllm-paged.sustained"].value == pytest.approx(6.0)  # half way in the logarithm
+    assert q["w.vllm-contiguous.sustained"].value == pytest.approx(1.5)
+    assert q["w.sustained.vllm-contiguous"].value == pytest.approx(4.0)
+
+
+def test_rates_that_do_not_enclose_the_bound_decide_nothing(root):
+    cell(root, "vllm-paged", 4.0, [1.0, 2.0, 2.0])
+    found = opened(root, ("vllm-paged@4", 0)).quantities["w.vllm-paged.sustained"]
+    assert found.value is None
+    assert "does not cross 1000 ms a token between the rates measured (4)" in said("en", found.why_none)
+
+
+def test_blocks_are_what_is_counted(root):
+    for block, (low, high) in enumerate(((4.0, 8.0), (5.0, 9.0), (4.5, 8.5))):
+        cell(root, "vllm-paged", low, [1.0, 2.0, 2.0], block)
+        cell(root, "vllm-paged", high, [1.0, 8.0, 8.0], block)
+    names = [("vllm-paged@4", 0), ("vllm-paged@8", 0), ("vllm-paged@5", 1), ("vllm-paged@9", 1)]
+    found = opened(root, *names, ("vllm-paged@4.5", 2), ("vllm-paged@8.5", 2)).quantities["w.vllm-paged.sustained"]
+    assert found.samples == pytest.approx([6.0, 7.0, 6.5])
+    assert (found.n, found.interval_kind) == (3, "range")
+
+
+def test_shares_are_of_the_time_that_counts(root):
+    cell(root, "vllm-paged", 2.0, [1.0, 2.0, 4.0])
+    q = opened(root, ("vllm-paged@2", 0)).quantities
+    assert q["w.vllm-paged@2.share.tokens"].value == pytest.approx((6 + 7 * 7) / 8 / 64)  # steps 2 to 9 of 11
+
+
+def test_late_sending_is_seen(root):
+    cell(root, "vllm-paged", 2.0, [1.0, 2.0, 4.0])
+    guard = next(g for g in opened(root, ("vllm-paged@2", 0)).guards if g["id"] == "on-time")
+    assert guard["outcome"] == "pass"
+
+
+def test_a_curve_is_crossed_once_or_not_at_all():
+    assert crossing({1.0: 10.0, 2.0: 1000.0}, 100.0) == pytest.approx(1.5)
+    assert crossing({1.0: 200.0, 2.0: 1000.0}, 100.0) is None
+    assert crossing({1.0: 10.0, 2.0: 50.0}, 100.0) is None
+    assert crossing({}, 100.0) is None
