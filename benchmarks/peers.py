@@ -1,4 +1,4 @@
-"""Our arms against the tools that others would use, on the same requests, side by side in one run.
+"""Our arms against the tools that others would use, on the same requests. No two engines run at the same time.
 
     python benchmarks/peers.py                                              a tiny model, minutes
     python benchmarks/peers.py --model results/smoke/model --requests 16
@@ -163,7 +163,7 @@ def plays(args: argparse.Namespace) -> dict[str, sides.Play]:
             made[name] = bench_hf(args, served)
         else:
             engine = sides.engine(args, name)
-            made[name] = sides.arm(engine, served)
+            made[name] = sides.arm(engine, served, name)
     return made
 
 

@@ -5,7 +5,7 @@
     python benchmarks/recorder_cost.py --model results/full/model --dtype bfloat16 --scale 1 --max-model-len 2048 \\
         --kv-slots 16384 --requests 256                                      on a GPU
 
-Both engines are loaded side by side, each in a process of its own, and serve the same requests in turn.
+One engine is loaded; recording is switched on and off from round to round, and nothing else changes.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ def main() -> int:
     args = sides.parser(__doc__).parse_args()
     if args.side:
         served = sides.requests(args)
-        engine = sides.engine(args, "vllm-paged", record_steps=args.side == WITH)
-        play = sides.arm(engine, served, recorded=args.side == WITH)
-        sides.serve_rounds({args.side: play})
+        engine = sides.engine(args, "vllm-paged")
+        plays = {name: sides.arm(engine, served, "vllm-paged", recorded=name == WITH) for name in (WITH, WITHOUT)}
+        sides.serve_rounds(plays)
         engine.close()
         return 0
     print(f"{args.requests} requests of {args.model}, {args.dtype}, {args.kv_slots} KV slots")
-    met = sides.compare(WITH, WITHOUT, args.rounds, TARGET, together=False, on_cpu=sides.on_cpu(args))
+    met = sides.compare(WITH, WITHOUT, args.rounds, TARGET, together=True, on_cpu=sides.on_cpu(args))
     return 0 if met else 1
 
 

@@ -1,6 +1,8 @@
-"""Two ways of doing the same work, side by side: loaded once, warmed up, then a round each in turn.
+"""Two ways of doing the same work, compared round by round.
 
-Who begins changes every round, so that drift falls on both. What is compared is the ratio within a round.
+One process that can play both loads once, warms up, and plays a round of each in turn; who begins changes every round,
+so that drift falls on both. Where each side needs a process of its own, they never run at the same time, since one
+GPU does not hold two engines: the first plays half of its rounds, then the second all of its own, then the first again.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ sys.path.insert(0, str(ROOT / "workflow"))
 
 from kvlab.measure import machine  # noqa: E402
 from kvlab.measure.engines import Engine, open_engine  # noqa: E402
-from kvlab.measure.job import Job  # noqa: E402
+from kvlab.measure.job import Feed, Job  # noqa: E402
 from kvlab.measure.journal import Journal  # noqa: E402
 from kvlab.records import Request  # noqa: E402
 
@@ -134,14 +136,20 @@ def timed(work: Callable[[], int]) -> Round:
     return time.perf_counter() - began, time.process_time() - began_cpu, tokens
 
 
-def arm(engine: Engine, served: list[Request], recorded: bool = True) -> Play:
-    """An arm as a measurement runs it: what it notes after the clock is not timed here either."""
+def arm(engine: Engine, served: list[Request], name: str, recorded: bool = True) -> Play:
+    """An arm as a measurement runs it: what it notes after the clock is not timed here either.
+
+    `recorded`: whether the engine's scheduler notes the cache at every step; it can change from round to round.
+    """
+    from kvlab.arms import ARMS
+
+    feed = Feed(ARMS[name].feed, ARMS[name].options.get("policy"), record=recorded)
 
     def play() -> Round:
         journal = Journal(served)
 
         def serve() -> int:
-            engine.serve(served, journal)
+            engine.serve(served, journal, feed)
             return journal.output_tokens
 
         took = timed(serve)
@@ -201,21 +209,37 @@ class Worker:
         self.process.wait(timeout=60)
 
 
+def _side_by_side(ours: str, theirs: str, rounds: int) -> dict[str, list[Round]]:
+    samples: dict[str, list[Round]] = {ours: [], theirs: []}
+    worker = Worker([ours, theirs])
+    for number in range(rounds):
+        for name in (ours, theirs) if number % 2 == 0 else (theirs, ours):
+            samples[name].append(worker.round(name))
+    worker.close()
+    return samples
+
+
+def _in_turn(ours: str, theirs: str, rounds: int) -> dict[str, list[Round]]:
+    """One process at a time: half of ours, all of theirs, the other half of ours."""
+    samples: dict[str, list[Round]] = {ours: [], theirs: []}
+    first = (rounds + 1) // 2
+    for name, count in ((ours, first), (theirs, rounds), (ours, rounds - first)):
+        if count:
+            worker = Worker([name])
+            samples[name] += [worker.round(name) for _ in range(count)]
+            worker.close()
+    return samples
+
+
 def compare(ours: str, theirs: str, rounds: int, target: float, *, together: bool, on_cpu: bool) -> bool:
     """Run both, print every sample and the ratio ours / theirs of each round; whether the median meets the target.
 
     `together` has one process play both sides: the same weights in the same place, where two processes differ by some
-    per cent for no other reason. On a machine that does other things as well the clock tells little; `on_cpu` all work
-    is done by the worker, so its own CPU time is compared, and decides.
+    per cent for no other reason. Without it two processes play, one after the other. On a machine that does other
+    things as well the clock tells little; `on_cpu` all work is done by the worker, so its own CPU time is compared,
+    and decides.
     """
-    workers = [Worker([ours, theirs])] * 2 if together else [Worker([ours]), Worker([theirs])]
-    sides = list(zip((ours, theirs), workers, strict=True))
-    samples: dict[str, list[Round]] = {ours: [], theirs: []}
-    for number in range(rounds):
-        for name, worker in sides if number % 2 == 0 else sides[::-1]:
-            samples[name].append(worker.round(name))
-    for worker in set(workers):
-        worker.close()
+    samples = _side_by_side(ours, theirs, rounds) if together else _in_turn(ours, theirs, rounds)
     width = max(len(ours), len(theirs), 12) + 2
 
     def line(name: str, values: Sequence[float], digits: int, unit: str = "") -> None:
