@@ -1,4 +1,4 @@
-"""Our arms against the tools that others would use, on the same requests, side by side in one run.
+"""Our arms against the tools that others would use, on the same requests. No two engines run at the same time.
 
     python benchmarks/peers.py                                              a tiny model, minutes
     python benchmarks/peers.py --model results/smoke/model --requests 16
@@ -8,8 +8,8 @@
 
 Four ratios, ours / theirs, in output tokens a second:
 
-paged       vllm-paged, with the recorder, against what `vllm bench throughput` runs (vllm.benchmarks.throughput), on
-            one engine: our harness must cost nothing. Upstream samples at temperature 1, we are greedy.
+paged       vllm-paged, with the recorder, against what `vllm bench throughput` runs (vllm.benchmarks.throughput): our
+            harness must cost nothing. Upstream samples at temperature 1, we are greedy.
 generate    vllm-paged against `LLM.generate`, greedy too: the harness alone.
 sequential  hf-sequential-dynamic against a bare loop of `model.generate`.
 batch       hf-batch-static against what `vllm bench throughput --backend hf` runs: our baseline must be no straw man.
@@ -28,15 +28,29 @@ from typing import Any
 
 import sides
 
-from kvlab.measure.job import Feed
 from kvlab.records import Request
 
 COMPARISONS = {  # name -> ours, theirs, target, whether one process plays both
-    "paged": ("vllm-paged", "vllm bench throughput", 0.98, True),
+    "paged": ("vllm-paged", "vllm bench throughput", 0.98, False),
     "generate": ("vllm-paged", "LLM.generate", 0.98, True),
     "sequential": ("hf-sequential-dynamic", "bare generate loop", 0.98, True),
     "batch": ("hf-batch-static", "vllm bench throughput --backend hf", 1.0, True),
 }
+
+
+def upstream_engine(args: argparse.Namespace) -> Any:
+    """An `LLM` with the same pool and settings as our vllm-paged, vLLM's own scheduler, no statistics."""
+    from kvlab.measure.engines.environment import prepare
+
+    ours = sides.job(args, "vllm-paged", record_steps=False)
+    prepare(ours)
+    from vllm import LLM, EngineArgs
+
+    from kvlab.measure.engines.vllm.driver import VllmEngine
+
+    arguments = VllmEngine(ours)._arguments(eager=False) | {"skip_tokenizer_init": False}
+    arguments.pop("worker_extension_cls")
+    return LLM.from_engine_args(EngineArgs(**arguments))
 
 
 def sample_requests(served: list[Request], as_text: bool) -> list[Any]:
@@ -53,14 +67,10 @@ def sample_requests(served: list[Request], as_text: bool) -> list[Any]:
     ]
 
 
-def bench_throughput(engine: Any, served: list[Request]) -> sides.Play:
-    """`vllm bench throughput`: vllm.benchmarks.throughput.run_vllm, after its engine is made; here it is the arm's.
-
-    Its requests carry no word for the recorder, which then records nothing.
-    """
+def bench_throughput(args: argparse.Namespace, served: list[Request]) -> sides.Play:
+    """`vllm bench throughput`: vllm.benchmarks.throughput.run_vllm, after its engine is made."""
+    llm = upstream_engine(args)
     from vllm.benchmarks import throughput
-
-    llm = engine.llm
 
     theirs = sample_requests(served, as_text=False)
 
@@ -144,7 +154,7 @@ def plays(args: argparse.Namespace) -> dict[str, sides.Play]:
     served, made, engine = sides.requests(args), {}, None
     for name in args.side.split("|"):
         if name == "vllm bench throughput":
-            made[name] = bench_throughput(engine, served)
+            made[name] = bench_throughput(args, served)
         elif name == "LLM.generate":
             made[name] = llm_generate(engine, served)
         elif name == "bare generate loop":
@@ -153,9 +163,7 @@ def plays(args: argparse.Namespace) -> dict[str, sides.Play]:
             made[name] = bench_hf(args, served)
         else:
             engine = sides.engine(args, name)
-            made[name] = sides.arm(
-                engine, served, Feed("batch" if name in ("vllm-paged", "hf-batch-static") else "sequential")
-            )
+            made[name] = sides.arm(engine, served, name)
     return made
 
 

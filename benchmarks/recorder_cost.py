@@ -2,10 +2,10 @@
 
     python benchmarks/recorder_cost.py           a tiny model: steps of 1 to 2 ms, the worst case
     python benchmarks/recorder_cost.py --model results/smoke/model --requests 16
-    python benchmarks/recorder_cost.py --model random:opt-13b --dummy --dtype bfloat16 --scale 0.5 \\
-        --max-model-len 2048 --kv-slots 15728 --max-num-seqs 64 --requests 96 --rounds 4          on a GPU of 80 GB
+    python benchmarks/recorder_cost.py --model results/full/model --dtype bfloat16 --scale 1 --max-model-len 2048 \\
+        --kv-slots 16384 --requests 256                                      on a GPU
 
-One engine serves both: the recorder is told with the requests whether to record.
+One engine is loaded; recording is switched on and off from round to round, and nothing else changes.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ from __future__ import annotations
 import sys
 
 import sides
-
-from kvlab.measure.job import Feed
 
 WITH, WITHOUT = "with the recorder", "without"
 TARGET = 0.99
@@ -25,9 +23,8 @@ def main() -> int:
     if args.side:
         served = sides.requests(args)
         engine = sides.engine(args, "vllm-paged")
-        sides.serve_rounds(
-            {name: sides.arm(engine, served, Feed("batch", record=name == WITH)) for name in (WITH, WITHOUT)}
-        )
+        plays = {name: sides.arm(engine, served, "vllm-paged", recorded=name == WITH) for name in (WITH, WITHOUT)}
+        sides.serve_rounds(plays)
         engine.close()
         return 0
     print(f"{args.requests} requests of {args.model}, {args.dtype}, {args.kv_slots} KV slots")

@@ -1,8 +1,8 @@
-"""Two ways of doing the same work, in turn: a round of one, a round of the other.
+"""Two ways of doing the same work, compared round by round.
 
-Who begins changes every round, so that drift falls on both. What is compared is the ratio within a round. A process
-plays both sides on one engine: a GPU does not hold two pools, and two processes differ by some per cent for no other
-reason. Where the sides need engines of their own, each is loaded for its round and closed before the other's.
+One process that can play both loads once, warms up, and plays a round of each in turn; who begins changes every round,
+so that drift falls on both. Where each side needs a process of its own, they never run at the same time, since one
+GPU does not hold two engines: the first plays half of its rounds, then the second all of its own, then the first again.
 """
 
 from __future__ import annotations
@@ -43,27 +43,20 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     made.add_argument("--dtype", default="float32", choices=list(machine.ITEM_BYTES))
     made.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     made.add_argument("--rounds", type=int, default=7)
-    made.add_argument("--dummy", action="store_true", help="no weights on disk, drawn where they are used (vLLM)")
-    made.add_argument("--max-num-seqs", type=int, default=256)
-    made.add_argument("--max-num-batched-tokens", type=int, default=None)
     made.add_argument("--side", help=argparse.SUPPRESS)
     return made
 
 
-def model_folder(source: str, dummy: bool = False) -> Path:
-    """The folder itself, or a random model made once in the system's temporary folder; `dummy`: its shape alone."""
+def model_folder(source: str) -> Path:
+    """The folder itself, or a random model made once in the system's temporary folder."""
     if not source.startswith("random:"):
         return Path(source).resolve()
-    folder = (
-        Path(tempfile.gettempdir())
-        / "kvlab-benchmark-models"
-        / f"{source.removeprefix('random:')}{'-dummy' if dummy else ''}"
-    )
+    folder = Path(tempfile.gettempdir()) / "kvlab-benchmark-models" / source.removeprefix("random:")
     if not (folder / "fingerprint.json").exists():
         from kvlab.prepare.model import prepare
 
         model = {"source": source, "revision": None, "sha256": None, "trust_remote_code": False, "seed": 0}
-        prepare({"model": model} | ({"dummy": True} if dummy else {}), folder)
+        prepare({"model": model}, folder)
     return folder
 
 
@@ -76,7 +69,7 @@ def requests(args: argparse.Namespace) -> list[Request]:
     drawn = lengths.resample(
         lengths.read_table(), args.requests, seed=0, scale=args.scale, max_prompt=most, max_output=most
     )
-    encode = tokenizer(model_folder(args.model, args.dummy))
+    encode = tokenizer(model_folder(args.model))
     letters = [f"{space}{letter}" for space in (" ", "") for letter in "aeioubcdfg"]
     pieces = [piece for piece in letters if len(encode(piece * 50)["input_ids"]) == 50]  # a token each
     made = []
@@ -101,12 +94,7 @@ def job(args: argparse.Namespace, arm: str, **settings: object) -> Job:
         "kv_slots": args.kv_slots,
         "max_model_len": args.max_model_len,
     }
-    own: dict[str, object] = {"max_num_seqs": args.max_num_seqs} if arm.startswith("vllm") else {}
-    if own and args.max_num_batched_tokens:
-        own["max_num_batched_tokens"] = args.max_num_batched_tokens
-    if own and args.dummy:
-        own["load_format"] = "dummy"
-    measured = {"device": args.device, "dtype": args.dtype, "vllm": own} | settings
+    measured = {"device": args.device, "dtype": args.dtype} | settings
     config = parse({"run": "benchmark", "workloads": {"w": workload}, "measure": measured}, "benchmark")
     section = config.section("measure", "w", arm)
     entry, chosen = section["arm"], section["settings"]
@@ -116,7 +104,7 @@ def job(args: argparse.Namespace, arm: str, **settings: object) -> Job:
         feed=entry["feed"],
         options=entry["options"],
         settings=chosen["engine"],
-        model=model_folder(args.model, args.dummy),
+        model=model_folder(args.model),
         device=machine.choose_device(args.device, len(gpus)),
         gpus=len(gpus),
         dtype=args.dtype,
@@ -148,8 +136,14 @@ def timed(work: Callable[[], int]) -> Round:
     return time.perf_counter() - began, time.process_time() - began_cpu, tokens
 
 
-def arm(engine: Engine, served: list[Request], feed: Feed) -> Play:
-    """An arm as a measurement runs it: what it notes after the clock is not timed here either."""
+def arm(engine: Engine, served: list[Request], name: str, recorded: bool = True) -> Play:
+    """An arm as a measurement runs it: what it notes after the clock is not timed here either.
+
+    `recorded`: whether the engine's scheduler notes the cache at every step; it can change from round to round.
+    """
+    from kvlab.arms import ARMS
+
+    feed = Feed(ARMS[name].feed, ARMS[name].options.get("policy"), record=recorded)
 
     def play() -> Round:
         journal = Journal(served)
@@ -161,9 +155,8 @@ def arm(engine: Engine, served: list[Request], feed: Feed) -> Play:
         took = timed(serve)
         engine.collect(journal)
         journal.check()
-        engine.settle()
-        if bool(journal.steps) != feed.record:
-            raise RuntimeError(f"{len(journal.steps)} steps were recorded, record={feed.record}")
+        if bool(journal.steps) != recorded:
+            raise RuntimeError(f"{len(journal.steps)} steps were recorded, {recorded=}")
         return took
 
     return play
@@ -216,23 +209,37 @@ class Worker:
         self.process.wait(timeout=60)
 
 
+def _side_by_side(ours: str, theirs: str, rounds: int) -> dict[str, list[Round]]:
+    samples: dict[str, list[Round]] = {ours: [], theirs: []}
+    worker = Worker([ours, theirs])
+    for number in range(rounds):
+        for name in (ours, theirs) if number % 2 == 0 else (theirs, ours):
+            samples[name].append(worker.round(name))
+    worker.close()
+    return samples
+
+
+def _in_turn(ours: str, theirs: str, rounds: int) -> dict[str, list[Round]]:
+    """One process at a time: half of ours, all of theirs, the other half of ours."""
+    samples: dict[str, list[Round]] = {ours: [], theirs: []}
+    first = (rounds + 1) // 2
+    for name, count in ((ours, first), (theirs, rounds), (ours, rounds - first)):
+        if count:
+            worker = Worker([name])
+            samples[name] += [worker.round(name) for _ in range(count)]
+            worker.close()
+    return samples
+
+
 def compare(ours: str, theirs: str, rounds: int, target: float, *, together: bool, on_cpu: bool) -> bool:
     """Run both, print every sample and the ratio ours / theirs of each round; whether the median meets the target.
 
-    `together` has one process play both sides. Otherwise a process is started for each round, and no two engines are
-    there at a time. On a machine that does other things as well the clock tells little; `on_cpu` all work
-    is done by the worker, so its own CPU time is compared, and decides.
+    `together` has one process play both sides: the same weights in the same place, where two processes differ by some
+    per cent for no other reason. Without it two processes play, one after the other. On a machine that does other
+    things as well the clock tells little; `on_cpu` all work is done by the worker, so its own CPU time is compared,
+    and decides.
     """
-    both = Worker([ours, theirs]) if together else None
-    samples: dict[str, list[Round]] = {ours: [], theirs: []}
-    for number in range(rounds):
-        for name in (ours, theirs) if number % 2 == 0 else (theirs, ours):
-            worker = both or Worker([name])
-            samples[name].append(worker.round(name))
-            if both is None:
-                worker.close()
-    if both is not None:
-        both.close()
+    samples = _side_by_side(ours, theirs, rounds) if together else _in_turn(ours, theirs, rounds)
     width = max(len(ours), len(theirs), 12) + 2
 
     def line(name: str, values: Sequence[float], digits: int, unit: str = "") -> None:

@@ -1,0 +1,67 @@
+"""The benchmarks' frame: which processes play, and when. No engine is started here."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def sides(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import sides
+
+    yield sides
+    sys.modules.pop("sides", None)
+
+
+@pytest.fixture
+def workers(sides, monkeypatch):
+    """Workers that only say when they begin and end; a second one beside another is a fault."""
+    log: list[str] = []
+    alive: list[list[str]] = []
+
+    class Worker:
+        def __init__(self, names):
+            assert not alive, f"{names} was started while {alive} runs: one GPU does not hold two engines"
+            alive.append(names)
+            log.append("start " + "|".join(names))
+
+        def round(self, name):
+            log.append(name)
+            return 1.0, 1.0, 100
+
+        def close(self):
+            alive.clear()
+            log.append("end")
+
+    monkeypatch.setattr(sides, "Worker", Worker)
+    return log
+
+
+def test_two_processes_never_run_at_the_same_time(sides, workers, capsys):
+    assert sides.compare("ours", "theirs", 3, 0.9, together=False, on_cpu=False)
+    assert workers == [
+        *("start ours", "ours", "ours", "end"),
+        *("start theirs", "theirs", "theirs", "theirs", "end"),
+        *("start ours", "ours", "end"),
+    ]
+    assert "1.0000 (1.0000 to 1.0000, 3 rounds)" in capsys.readouterr().out
+
+
+def test_one_process_plays_both_sides_and_who_begins_changes(sides, workers):
+    sides.compare("ours", "theirs", 2, 0.9, together=True, on_cpu=False)
+    assert workers == ["start ours|theirs", "ours", "theirs", "theirs", "ours", "end"]
+
+
+def test_the_recorder_is_switched_in_one_engine(sides, workers, monkeypatch):
+    import recorder_cost
+
+    monkeypatch.setattr(sys, "argv", ["recorder_cost.py", "--rounds", "1", "--device", "cpu"])
+    recorder_cost.main()
+    assert workers[0] == "start with the recorder|without"
+    sys.modules.pop("recorder_cost", None)
