@@ -160,7 +160,7 @@ def _verdict(quantities: Quantities, claim: dict[str, Any], paper: float | None,
         found = "informative"
     else:
         found = "held" if low <= ours <= high else "failed"
-    unit = quantity.unit if quantity else "requests" if claim["quantity"].endswith(".running") else "share"
+    unit = quantity.unit if quantity else claim.get("unit", "requests" if ".running" in claim["quantity"] else "share")
     return Verdict(claim["id"], claim["where"], claim["quantity"], paper, ours, low, high, unit, found, note)
 
 
