@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import zipfile
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -131,3 +132,24 @@ def test_more_repeats_keep_those_there_are(project):
 def test_a_changed_text_of_the_page_renders_it_alone(project):
     with edited(project.root / "report" / "strings.en.yaml", "\n# edited\n"):
         assert set(project.due()) - FOLLOWERS == PAGE
+
+
+def test_snakemakes_report_holds_the_page_and_what_proves_it(project, tmp_path):
+    done = project.snakemake("--report", str(tmp_path / "report.zip"))
+    assert done.returncode == 0, done.stderr[-3000:]
+    with zipfile.ZipFile(tmp_path / "report.zip") as made:
+        names = {Path(name).name for name in made.namelist()}
+        page = next(made.read(name).decode() for name in made.namelist() if name.endswith("report/report.html"))
+    assert {"report.html", "analysis.ipynb", "claims.json", "verify.json"} <= names
+    assert all(f'"{category}"' in page for category in ("Page", "Notebook", "Claims", "Verified"))
+    assert "a single file that needs no network" in page
+
+
+def test_a_process_asks_a_cluster_for_the_time_of_all_its_passes(project):
+    """Fifteen minutes to load, and ten for each pass: four policies and feeds in one process."""
+    block = next(
+        block
+        for block in project.snakemake("-n", "-F").stdout.split("\n\n")
+        if "rule measure_vllm" in block and "workload=queue, process=vllm," in block
+    )
+    assert "runtime=45" in block

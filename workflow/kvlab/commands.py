@@ -87,8 +87,12 @@ def workload(args: argparse.Namespace) -> int:
 def analyse(args: argparse.Namespace) -> int:
     """Turn the raw logs into quantities with their sources: metrics.json."""
     from kvlab.analyse import metrics as stage
+    from kvlab.raw import foreign
 
-    made = stage.analyse(loaded(args.run).section("analyse"), args.run)
+    section = loaded(args.run).section("analyse")
+    if faults := foreign(args.run, [*section["raw"], *section.get("open", [])]):
+        raise KvlabError("; ".join(faults))
+    made = stage.analyse(section, args.run)
     made.write(args.output or args.run / "metrics.json")
     say(f"analyse: {len(made.quantities)} quantities from {len(made.files)} raw logs")
     return 0

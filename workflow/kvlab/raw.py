@@ -5,7 +5,9 @@ A run may have measured two parts of its workload (see `records`); a `RawRun` lo
 
 from __future__ import annotations
 
+import json
 import statistics
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
@@ -28,6 +30,7 @@ from kvlab.records import (
     digest,
     read_lines,
     read_run,
+    read_text,
     there,
 )
 
@@ -220,3 +223,19 @@ class RawRun:
         """The real sampling interval, milliseconds."""
         gaps = self.sample_gaps_ms()
         return statistics.median(gaps) if gaps else None
+
+
+def foreign(root: Path, runs: Iterable[Sequence[Any]]) -> list[str]:
+    """Which runs [workload, arm, repeat] were not measured with the requests and the model in `root`, a line each.
+
+    LogError where the requests or the model's fingerprint are missing.
+    """
+    faults = []
+    for workload, arm, repeat in runs:
+        folder, requests = root / "raw" / workload / arm / str(repeat), root / "workloads" / f"{workload}.jsonl"
+        run, model = read_run(folder), root / "model" / "fingerprint.json"
+        if run.workload_sha256 and run.workload_sha256 != digest(requests):
+            faults.append(f"{folder}: served other requests than those of {requests}; measure it again")
+        if run.model_fingerprint and run.model_fingerprint != json.loads(read_text(model))["sha256"]:
+            faults.append(f"{folder}: ran another model than that of {model}; measure it again")
+    return faults

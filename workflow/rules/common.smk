@@ -48,6 +48,14 @@ if workflow.is_main_process:
         say(f"kvlab: {reason}; it is made again, and what depends on it")
 
 
+report: "../report/workflow.rst"
+
+
+def shown(product, kind):
+    """The product with its place in `snakemake --report`."""
+    return report(product, caption=f"../report/{kind}.rst", category=kind.capitalize())
+
+
 # The stages read their sections from here. Not a rule's output: what a stage depends on is in its params, and a change
 # of one stage's settings must not look like a change to all.
 onstart:
@@ -88,6 +96,12 @@ def passes(wildcards):
         (arm, rate, CONFIG.section("measure", workload, arm))
         for arm, rate in CONFIG.passes(workload, process, int(wildcards.block))
     ]
+
+
+def minutes(wildcards, attempt):
+    """What a process may take on a cluster: loading, and each pass's time budget; more when it is tried again."""
+    budget = CONFIG.measure.time_budget_s * len(passes(wildcards)) / 60
+    return attempt * (15 + round(budget))
 
 
 def gpus(wildcards):

@@ -24,8 +24,8 @@ for engine in engines():
         resources:
             machine=1,
             gpu=gpus,
-            mem_mb=16000,
-            runtime=60,
+            mem_mb=lambda w, attempt: 16000 * attempt,
+            runtime=minutes,
         params:
             run=RUN,
             passes=passes,

@@ -10,7 +10,7 @@ rule notebook:
         metrics=RUN / "metrics.json",
         raw=PROCESSES,
     output:
-        notebook=RUN / "analysis.ipynb",
+        notebook=shown(RUN / "analysis.ipynb", "notebook"),
         figures=RUN / "figures" / "figures.json",
     log:
         LOGS / "notebook.log",
@@ -32,7 +32,7 @@ rule claims:
         metrics=RUN / "metrics.json",
         predicted=RUN / "predicted" / "metrics.json",
     output:
-        RUN / "claims.json",
+        shown(RUN / "claims.json", "claims"),
     log:
         LOGS / "claims.log",
     params:
@@ -55,7 +55,7 @@ rule report:
         environment=RUN / "environment.json",
         simulated=SIMULATION,
     output:
-        PAGE,
+        shown(PAGE, "page"),
     log:
         LOGS / "report.log",
     benchmark:
@@ -74,7 +74,7 @@ rule verify:
         metrics=RUN / "metrics.json",
         raw=PROCESSES,
     output:
-        RUN / "verify.json",
+        shown(RUN / "verify.json", "verified"),
     log:
         LOGS / "verify.log",
     benchmark:

@@ -20,6 +20,7 @@ from kvlab.analyse.metrics import analyse
 from kvlab.errors import KvlabError
 from kvlab.publish.page.render import build
 from kvlab.quantities import Metrics
+from kvlab.raw import foreign
 from kvlab.records import PACKINGS, digest, read_text, write_json
 
 MOST = 20  # faults of one kind that are named; the rest is counted
@@ -58,6 +59,10 @@ def _raw_files(root: Path, kept: Metrics, checked: dict[str, int]) -> Iterator[s
             continue
         if found != sha256:
             yield f"{root / file}: changed: sha256 {found[:12]}…, the metrics were computed from {sha256[:12]}…"
+    try:
+        yield from foreign(root, [(run["workload"], run["arm"], run["repeat"]) for run in kept.runs])
+    except KvlabError as error:
+        yield str(error)
     checked["raw logs"] = len(kept.files)
 
 
