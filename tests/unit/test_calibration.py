@@ -21,7 +21,9 @@ LLAMA = ROOT / "results" / "reference" / "llama-8b"
 OPT = ROOT.parent / "shared" / "reference-runs" / "opt-13b.tar.xz"
 
 
-def synthetic(root: Path, *, arm="vllm-paged", asynchronous=True, busy=0.99, requests=150, jitter=0.0, **run) -> RawRun:
+def synthetic(
+    root: Path, *, arm="vllm-paged", asynchronous=True, busy=0.99, requests=150, jitter=0.0, read=True, **run
+) -> RawRun:
     """A run whose steps take what KNOWN says, logged as an engine logs it."""
     rng = np.random.default_rng(0)
     jobs = [SimulatedRequest(n, *rng.integers(20, 400, 2).tolist()) for n in range(requests)]
@@ -54,7 +56,9 @@ def synthetic(root: Path, *, arm="vllm-paged", asynchronous=True, busy=0.99, req
         "max_num_seqs": 64,
         "engine": {"name": "vllm", "async_scheduling": asynchronous, "max_num_batched_tokens": 2048, "compiled": True},
     }
-    write_raw(root, arm, steps=steps, served=served, samples=samples, seconds=end, **facts | run)
+    folder = write_raw(root, arm, steps=steps, served=served, samples=samples, seconds=end, **facts | run)
+    if not read:  # an open loop's folder has its rate in its name
+        folder.parent.rename(folder.parent.with_name(f"{arm}@{run['rate']:g}"))
     return RawRun.read(root, "w", arm, 0)
 
 

@@ -63,6 +63,19 @@ def test_what_the_step_times_do_not_hold_for_is_not_predicted(tmp_path, arm, run
     assert "w.predicted.worst.throughput" not in made.quantities
 
 
+def test_step_times_of_one_workload_predict_another_whose_requests_arrive_over_time(tmp_path):
+    raw = synthetic(tmp_path)
+    arriving = {"kind": "poisson", "duration_s": raw.end_s, "drain_s": 1.0, "leave_out_s": 0.0}
+    synthetic(tmp_path, workload="open", rate=9.0, arrivals=arriving, read=False)
+    every = [["w", "vllm-paged", 0], ["open", "vllm-paged@9", 0]]
+    made = validation.validate(tmp_path, every, "made-up")
+    assert [(one["arm"], one["status"]) for one in made.runs] == [
+        ("vllm-paged", "fitted"),
+        ("vllm-paged@9", "predicted"),
+    ]
+    assert abs(made.quantities["open.vllm-paged@9.off.throughput"].value) < 0.05
+
+
 def test_a_run_without_step_times_leaves_the_claims_open(tmp_path):
     synthetic(tmp_path, busy=0.3)
     made = validation.validate(tmp_path, which(("vllm-paged", 0)), "made-up")

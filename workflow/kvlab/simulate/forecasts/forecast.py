@@ -173,7 +173,8 @@ def forecast_of(raw: RawRun, calibration: Calibration, policy: str) -> Outcome:
 def _open_loop(raw: RawRun) -> tuple[dict[str, Any], float]:
     """How requests arrived over time, {} where all were there from the start, and when the first second began."""
     told: dict[str, Any] = raw.run.arrivals
-    return (told, raw.window[0]) if told else ({}, min((one.arrival_s for one in raw.served), default=0.0))
+    first = min((one.arrival_s for one in raw.served), default=0.0)
+    return (told, min(raw.window[0], first)) if told else ({}, first)
 
 
 def _asked(one: Served) -> int:

@@ -66,27 +66,38 @@ class Compared:
 def validate(root: Path, which: Sequence[Sequence[Any]], name: str) -> Metrics:
     """Fit, predict and compare the raw folders `which`: [workload, cell, repeat] each."""
     made = Metrics(run=name, quantities=Quantities())
-    for workload in dict.fromkeys(str(one[0]) for one in which):
-        runs = [RawRun.read(root, str(w), str(cell), int(repeat)) for w, cell, repeat in which if w == workload]
+    every: dict[str, list[RawRun]] = {}
+    for workload, cell, repeat in which:
+        every.setdefault(str(workload), []).append(RawRun.read(root, str(workload), str(cell), int(repeat)))
+    for runs in every.values():
         for raw in runs:
             made.files |= {raw.source(file).file: raw.digests[file] for file in FILES}
-        _workload(made, workload, runs)
+    refused: dict[str, list[str]] = {}
+    fits = {w: found for w, runs in every.items() if (found := _first_fit(runs, refused.setdefault(w, [])))}
+    for workload, runs in every.items():
+        # Requests that arrive over time give no fit of their own; step times are the engine's, whatever it serves.
+        found = fits.get(workload) or next(iter(fits.values()), None)
+        if found is None:
+            _undecided(made, workload, refused[workload])
+            continue
+        _coefficients(made, workload, *found)
+        _compare(made, workload, *found, runs)
     return made
 
 
-def _workload(made: Metrics, workload: str, runs: Sequence[RawRun]) -> None:
-    refused: list[str] = []
+def _first_fit(runs: Sequence[RawRun], refused: list[str]) -> tuple[Calibration, RawRun] | None:
+    """The first paged run with a full queue that gives step times; why the others do not is added to `refused`."""
     for raw in runs:
         if raw.run.arm != CALIBRATES or raw.run.arrivals:
             continue
         try:
-            fitted = fit(raw)
+            return fit(raw), raw
         except NotRunnable as error:
             refused.append(str(error))
-            continue
-        _coefficients(made, workload, fitted, raw)
-        _compare(made, workload, fitted, raw, runs)
-        return
+    return None
+
+
+def _undecided(made: Metrics, workload: str, refused: Sequence[str]) -> None:
     why = refused[0] if refused else f"no {CALIBRATES} run with all requests there from the start"
     made.guards.append({"workload": workload, "id": "calibration", "outcome": "not decided", "detail": why})
     for name in CLAIMED if refused else ():
