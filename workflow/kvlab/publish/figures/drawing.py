@@ -18,7 +18,7 @@ import matplotlib as mpl
 import yaml
 
 from kvlab.paths import REPORT
-from kvlab.publish.figures import pool, time, timeline, why
+from kvlab.publish.figures import paper, pool, time, timeline, why
 from kvlab.publish.figures.canvas import LANGUAGES, STYLE, Canvas, Nothing
 from kvlab.publish.figures.palette import INK
 from kvlab.quantities import Metrics
@@ -27,7 +27,7 @@ from kvlab.records import write_json, write_text
 mpl.use("agg")
 import matplotlib.pyplot as plt
 
-KINDS = pool.KINDS | timeline.KINDS | time.KINDS | why.KINDS
+KINDS = pool.KINDS | timeline.KINDS | time.KINDS | why.KINDS | paper.KINDS
 
 
 class Figures:

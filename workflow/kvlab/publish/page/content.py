@@ -15,7 +15,7 @@ from kvlab.publish.page.asked import AskedLengths, lengths
 from kvlab.publish.page.gpu import Layer, gpu_layers
 from kvlab.publish.page.inline import inline_svg
 from kvlab.publish.page.pool_view import aspects, pool_view
-from kvlab.publish.page.story import Story, counted, pair, product
+from kvlab.publish.page.story import Story, counted, pair, product, recomputing
 from kvlab.publish.words.bilingual import Both, text
 from kvlab.publish.words.facts import Fact, Facts
 from kvlab.publish.words.strings import LANGUAGES, look_up
@@ -152,6 +152,16 @@ class Content:
                 self.more[one.id] = one
                 made.append((arm, one))
         return made
+
+    # --- the paper, measured again ------------------------------------------------------------------------------
+
+    @property
+    def measures_paper(self) -> bool:
+        """Whether the run has anything for the section on the paper's figures."""
+        kinds = {figure["kind"] for _, figure in self._figures if figure["workload"]}
+        return bool(kinds & {"paper-shares", "rates", "batched"}) or any(
+            recomputing(self.metrics, w) for w in self.workloads
+        )
 
     # --- the whole GPU ------------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from kvlab.publish.figures.palette import PALETTES
 from kvlab.publish.page import charts
 from kvlab.publish.page.answers import visible
 from kvlab.publish.page.content import Content
-from kvlab.publish.page.story import Story, counted, ladder, queued
+from kvlab.publish.page.story import COSTS, Story, counted, ladder, queued, recomputing, sustained
 from kvlab.publish.page.trail import embed, trails
 from kvlab.publish.words import bilingual
 from kvlab.publish.words.facts import Facts
@@ -49,6 +49,9 @@ def build(section: dict[str, Any], root: Path) -> str:
         bars=lambda workload, name: charts.bar_rows(metrics, workload, name),
         counted=lambda workload: counted(metrics, workload),
         queued=lambda workload, arm: queued(metrics, workload, arm),
+        recomputing=lambda workload: recomputing(metrics, workload),
+        sustained=lambda workload: sustained(metrics, workload),
+        preemption_costs=COSTS,
         get=metrics.quantities.get,
         level=facts.get("config.json", "analysis.confidence", "level"),
         fact_of=facts.get,
