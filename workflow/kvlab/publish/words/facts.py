@@ -27,7 +27,7 @@ class Fact:
 
     def text(self, language: str) -> str:
         """As a reader of `language` expects it."""
-        if self.value is None:
+        if self.value is None or self.value == "":
             return str(look_up(language, "none.not_told"))
         if self.kind == "text":
             return str(self.value)
