@@ -36,9 +36,9 @@ class Chart:
     one: float = 0.0  # where no difference stands
 
 
-def ladder_rows(factors: list[Factor], quantities: Quantities, workload: str) -> Chart | None:
+def ladder_rows(factors: list[Factor], quantities: Quantities, workload: str, kind: str = "") -> Chart | None:
     """The speedup as a waterfall on a logarithmic scale; None where the workload has none."""
-    whole = quantities.get(f"{workload}.speedup")
+    whole = quantities.get(f"{workload}.{kind}speedup")
     if not factors or whole is None or whole.value is None:
         return None
     reach = [1.0, whole.value, *(whole.interval or ())]

@@ -45,12 +45,15 @@ def build(section: dict[str, Any], root: Path) -> str:
         run=run,
         metrics=metrics,
         story=Story.of(metrics),
-        ladder=lambda workload: charts.ladder_rows(ladder(metrics, workload), metrics.quantities, workload),
+        ladder=lambda workload, kind="": charts.ladder_rows(
+            ladder(metrics, workload, kind), metrics.quantities, workload, kind
+        ),
         bars=lambda workload, name: charts.bar_rows(metrics, workload, name),
         counted=lambda workload: counted(metrics, workload),
         queued=lambda workload, arm: queued(metrics, workload, arm),
         recomputing=lambda workload: recomputing(metrics, workload),
         sustained=lambda workload: sustained(metrics, workload),
+        full_arms=lambda workload: [a for a in counted(metrics, workload) if queued(metrics, workload, a)["kind"]],
         preemption_costs=COSTS,
         get=metrics.quantities.get,
         level=facts.get("config.json", "analysis.confidence", "level"),

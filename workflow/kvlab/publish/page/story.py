@@ -68,14 +68,14 @@ def verdict(ratio: Quantity | None) -> str:
     return "less" if ratio.interval[1] < 1 else "same"
 
 
-def ladder(metrics: Metrics, workload: str) -> list[Factor]:
-    """The factors from the baseline to paging that this run has, bottom first."""
+def ladder(metrics: Metrics, workload: str, kind: str = "") -> list[Factor]:
+    """The factors from the baseline to paging, bottom first; `kind` "queued.": with the queue full."""
     factors: list[Factor] = []
     skipped: list[str] = []
     product = 1.0
     for arm in RUNGS[1:]:
         skipped.append(ADDS[arm])
-        quantity = metrics.quantities.get(f"{workload}.factor.{'-and-'.join(skipped)}")
+        quantity = metrics.quantities.get(f"{workload}.{kind}factor.{'-and-'.join(skipped)}")
         if quantity is None or quantity.value is None:
             continue
         factors.append(Factor(skipped, arm, quantity, product, product * quantity.value))
