@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from kvlab.publish.page.answers import Answered, answered
-from kvlab.publish.page.asked import AskedLengths, lengths
+from kvlab.publish.page.asked import Asking
 from kvlab.publish.page.gpu import Layer, gpu_layers
 from kvlab.publish.page.inline import inline_svg
 from kvlab.publish.page.pool_view import aspects, pool_view
 from kvlab.publish.page.story import Story, counted, pair, product, recomputing
-from kvlab.publish.words.bilingual import Both, text
 from kvlab.publish.words.facts import Fact, Facts
 from kvlab.publish.words.strings import LANGUAGES, look_up
 from kvlab.quantities import Message, Metrics, Quantity
@@ -69,23 +68,11 @@ class Content:
         """Whether a run of the workload says that its host, not its GPU, set its speed."""
         return any(e["workload"] == workload and e.get("host_bound") for e in self.metrics.runs)
 
-    def kind(self, workload: str) -> str:
-        """What kind of requests the configuration asks for."""
-        found = self.facts.document("config.json") or {}
-        return str(found.get("workloads", {}).get(workload, {}).get("requests", {}).get("kind", "other"))
-
-    def arrivals(self, workload: str) -> Both:
-        """How the requests arrive, in words."""
-        found = (self.facts.document("config.json") or {}).get("workloads", {}).get(workload, {}).get("arrivals") or {}
-        kind = found.get("kind", "closed")
-        rate = self.facts.get("config.json", f"workloads.{workload}.arrivals.rate", "requests/s")
-        return text(f"workload.{kind}", rate=rate) if rate is not None else text("workload.closed")
-
-    def lengths(self, workload: str) -> list[AskedLengths]:
-        """AskedLengths of its prompts and outputs."""
-        found = lengths(workload, [run for (name, _), run in self.first_runs.items() if name == workload])
-        for one in found:
-            self.more |= {one.mean.id: one.mean, one.most.id: one.most}
+    def asked(self, workload: str) -> Asking:
+        """What kind of requests, how long, and how they arrive."""
+        runs = [run for (name, _), run in self.first_runs.items() if name == workload]
+        found = Asking.of(workload, self.facts, runs)
+        self.more |= {q.id: q for one in found.lengths for q in (one.mean, one.most)}
         return found
 
     # --- figures ------------------------------------------------------------------------------------------------
