@@ -227,3 +227,20 @@ def test_only_an_interval_makes_a_difference_a_finding(value, interval, said):
 
 def test_headlines_come_from_the_workload_that_has_them(run):
     assert Story.of(Metrics.read(run / "metrics.json")) == Story("seed", "pressured", "more")
+
+
+def test_predictions_stand_beside_what_was_measured(run, page, tmp_path):
+    assert 'id="plan"' not in page
+    both = tmp_path / "both"
+    shutil.copytree(run, both)
+    fitted = {"calibration.base": (6.7, "ms"), "calibration.seconds": (32.6, "s")}
+    said = (("predicted", 3605.0, "tokens/s"), ("unused", 3580.0, "tokens/s"), ("off", 0.007, "change"))
+    arm = {f"vllm-contiguous.{kind}.throughput": (value, unit) for kind, value, unit in said}
+    found = [Quantity(f"pressured.{key}", value, unit, "f", 1, []) for key, (value, unit) in (fitted | arm).items()]
+    Metrics("small", Quantities(found)).write(both / "predicted" / "metrics.json")
+    shown = build(SECTION, both)
+    section = shown.split('id="plan"')[1].split("</section>")[0]
+    assert {("pressured.vllm-contiguous.predicted.throughput", "3,605 tokens/s")} <= set(numbers_shown(section))
+    assert {("pressured.vllm-contiguous.off.throughput", "+0.7%")} <= set(numbers_shown(section))
+    assert "python -m kvlab plan" in section
+    assert '"pressured.vllm-contiguous.off.throughput":' in shown.split('id="trail-data"')[1]

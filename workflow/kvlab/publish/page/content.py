@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterator
 from functools import cached_property
@@ -18,7 +17,7 @@ from kvlab.publish.page.pool_view import aspects, pool_view
 from kvlab.publish.page.story import Story, counted, pair, product, recomputing
 from kvlab.publish.words.facts import Fact, Facts
 from kvlab.publish.words.strings import LANGUAGES, look_up
-from kvlab.quantities import Message, Metrics, Quantity
+from kvlab.quantities import Message, Metrics, Quantities, Quantity
 from kvlab.raw import RawRun
 from kvlab.records import read_run, read_text
 from kvlab.simulate.studies import paper_values
@@ -159,6 +158,26 @@ class Content:
             self.more |= {one.quantity.id: one.quantity for one in layers if ".gpu." in one.quantity.id}
         return [(arm, layers) for arm, layers in known if layers]
 
+    # --- what was predicted -------------------------------------------------------------------------------------
+
+    @cached_property
+    def predictions(self) -> Quantities:
+        """What step times fitted on one run say of the others; empty where the run has none."""
+        file = self.root / "predicted" / "metrics.json"
+        return Metrics.read(file).quantities if file.exists() else Quantities()
+
+    def predicted(self, key: str) -> Quantity | None:
+        """A quantity of the predictions, with its trail."""
+        found = self.predictions.get(key)
+        if found is not None:
+            self.more.setdefault(found.id, found)
+        return found
+
+    def predicted_cells(self, workload: str) -> list[str]:
+        """Arms, and arms at a rate, of which the throughput was predicted and measured."""
+        ids = (q.id for q in self.predictions if q.id.startswith(f"{workload}.") and q.id.endswith(".off.throughput"))
+        return [key.removeprefix(f"{workload}.").removesuffix(".off.throughput") for key in ids]
+
     # --- the pool view ------------------------------------------------------------------------------------------
 
     @cached_property
@@ -261,23 +280,14 @@ class Content:
             file = f"costs/{stage}.tsv"
             if not (self.root / file).exists():
                 continue
-            with (self.root / file).open(encoding="utf-8", newline="") as stream:
-                line = next(csv.DictReader(stream, delimiter="\t"), {})
-            rows.append({"stage": stage} | {column: self._cost(file, line, column) for column in ("s", "max_rss")})
+            seconds = self.facts.cell(file, "s", "s")
+            rows.append({"stage": stage, "s": seconds, "max_rss": self.facts.cell(file, "max_rss", "bytes", 1 << 20)})
         return rows
 
     def _process(self, entry: dict[str, Any]) -> str:
         """The process that measured a run: in older runs one of its own."""
         run = read_run(self.root / "raw" / entry["workload"] / entry["arm"] / str(entry["repeat"]))
         return str((run.process or {}).get("name", entry["arm"]))
-
-    def _cost(self, file: str, line: dict[str, str], column: str) -> Fact | None:
-        try:
-            value = float(line[column])
-        except (KeyError, ValueError):
-            return None
-        scale, kind = (1, "s") if column == "s" else (1 << 20, "bytes")
-        return self.facts.keep(file, column, value * scale, kind)
 
     def quantities(self) -> list[Quantity]:
         """Every quantity that the page may show: the metrics', and those of a simulation that were asked for."""
