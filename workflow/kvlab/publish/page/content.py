@@ -14,7 +14,7 @@ from kvlab.publish.page.asked import Asking
 from kvlab.publish.page.gpu import Layer, gpu_layers
 from kvlab.publish.page.inline import inline_svg
 from kvlab.publish.page.pool_view import aspects, pool_view
-from kvlab.publish.page.story import Story, counted, pair, product, recomputing
+from kvlab.publish.page.story import Story, counted, pair, product
 from kvlab.publish.words.facts import Fact, Facts
 from kvlab.publish.words.strings import LANGUAGES, look_up
 from kvlab.quantities import Message, Metrics, Quantities, Quantity
@@ -63,9 +63,9 @@ class Content:
         source = self.facts.get("config.json", "model.source")
         return source is not None and str(source.value).startswith("random:")
 
-    def host_bound(self, workload: str) -> bool:
-        """Whether a run of the workload says that its host, not its GPU, set its speed."""
-        return any(e["workload"] == workload and e.get("host_bound") for e in self.metrics.runs)
+    def host_bound(self, workload: str) -> list[str]:
+        """Arms of which a run says that its host, not its GPU, set its speed."""
+        return sorted({e["arm"] for e in self.metrics.runs if e["workload"] == workload and e.get("host_bound")})
 
     def asked(self, workload: str) -> Asking:
         """What kind of requests, how long, and how they arrive."""
@@ -145,9 +145,7 @@ class Content:
     def measures_paper(self) -> bool:
         """Whether the run has anything for the section on the paper's figures."""
         kinds = {figure["kind"] for _, figure in self._figures if figure["workload"]}
-        return bool(kinds & {"paper-shares", "rates", "batched"}) or any(
-            recomputing(self.metrics, w) for w in self.workloads
-        )
+        return bool(kinds & {"paper-shares", "rates", "batched"})
 
     # --- the whole GPU ------------------------------------------------------------------------------------------
 
