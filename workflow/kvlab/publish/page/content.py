@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
@@ -290,14 +289,3 @@ class Content:
     def quantities(self) -> list[Quantity]:
         """Every quantity that the page may show: the metrics', and those of a simulation that were asked for."""
         return [*self.metrics.quantities, *self.more.values()]
-
-    def all_quantities(self) -> Iterator[tuple[str, list[tuple[str, list[Quantity]]]]]:
-        """Every quantity: by workload, then by arm ("" for those across arms)."""
-        for workload in self.workloads:
-            arms = ["", *self.metrics.facts["workloads"][workload]["arms"]]
-            by_arm: dict[str, list[Quantity]] = {arm: [] for arm in arms}
-            for quantity in self.metrics.quantities:
-                if quantity.id.startswith(f"{workload}."):
-                    arm = quantity.id.split(".")[1]
-                    by_arm[arm if arm in by_arm else ""].append(quantity)
-            yield workload, [(arm, found) for arm, found in by_arm.items() if found]

@@ -17,7 +17,7 @@ from kvlab.publish.page import charts
 from kvlab.publish.page.answers import visible
 from kvlab.publish.page.content import Content
 from kvlab.publish.page.story import COSTS, Story, counted, ladder, queued, recomputing, sustained
-from kvlab.publish.page.trail import embed, trails
+from kvlab.publish.page.trail import by_arm, embed, trails
 from kvlab.publish.words import bilingual
 from kvlab.publish.words.facts import Facts
 from kvlab.publish.words.strings import LANGUAGES, TAGS, has, words
@@ -55,6 +55,7 @@ def build(section: dict[str, Any], root: Path) -> str:
         sustained=lambda workload: sustained(metrics, workload),
         full_arms=lambda workload: [a for a in counted(metrics, workload) if queued(metrics, workload, a)["kind"]],
         preemption_costs=COSTS,
+        all_quantities=lambda: by_arm(metrics),
         get=metrics.quantities.get,
         level=facts.get("config.json", "analysis.confidence", "level"),
         fact_of=facts.get,
