@@ -244,3 +244,30 @@ def test_predictions_stand_beside_what_was_measured(run, page, tmp_path):
     assert {("pressured.vllm-contiguous.off.throughput", "+0.7%")} <= set(numbers_shown(section))
     assert "python -m kvlab plan" in section
     assert '"pressured.vllm-contiguous.off.throughput":' in shown.split('id="trail-data"')[1]
+
+
+def test_where_the_gain_ends_and_what_if_stand_on_the_grid_that_was_computed(run, page, tmp_path):
+    assert 'class="bars gains"' not in page
+    grid = tmp_path / "grid"
+    shutil.copytree(run, grid)
+    point = {"block": 16, "max_len": 256, "rate": None, "throughput": 50.0}
+    points = [
+        point | {"policy": policy, "pool": pool, "together": together, "gain": gain}
+        for policy, pool, together, gain in (
+            ("orca-max", 768, 3.0, None),
+            ("orca-max", 8192, 18.0, None),
+            ("paged", 768, 6.5, 1.5),
+            ("paged", 8192, 18.0, 1.0),
+        )
+    ]
+    part = {"run": "pressured/vllm-paged/0", "own": {"pool": 768, "block": 16, "max_len": 256, "rate": None}}
+    part |= {"axes": {"pool": [768, 8192], "block": [16], "max_len": [256], "rate": [None]}, "points": points}
+    part["sources"] = [{"file": "raw/pressured/vllm-paged/0/run.json", "sha256": "a" * 64, "rows": "document"}]
+    (grid / "predicted").mkdir()
+    (grid / "predicted" / "grid.json").write_text(json.dumps({"workloads": {"pressured": part}}), encoding="utf-8")
+    shown = build(SECTION, grid)
+    why = shown.split('class="bars gains"')[1].split("</figure>")[0]
+    assert ("pressured.predicted.pool-768.gain", "1.50×") in numbers_shown(why)
+    assert ("pressured.predicted.pool-8192.gain", "1.00×") in numbers_shown(why)
+    assert '"pressured.predicted.pool-768.gain":' in shown.split('id="trail-data"')[1]
+    assert json.loads(shown.split('id="grid-data">')[1].split("</script>")[0])["points"] == points

@@ -10,6 +10,7 @@ from typing import Any
 
 from kvlab.publish.page.answers import Answered, answered
 from kvlab.publish.page.asked import Asking
+from kvlab.publish.page.charts import Pool, gain_rows
 from kvlab.publish.page.gpu import Layer, gpu_layers
 from kvlab.publish.page.inline import inline_svg
 from kvlab.publish.page.pool_view import aspects, pool_view
@@ -87,14 +88,8 @@ class Content:
             if figure["kind"] == kind and figure["workload"] == workload:
                 files = figure.get("files") or dict.fromkeys(LANGUAGES, figure)
                 name = f"f-{kind}-{workload}" if workload else f"f-{kind}"
-                drawn = {
-                    language: inline_svg(
-                        read_text(folder / files[language]["file"]),
-                        f"g{number}{language[0]}",
-                        f"{name}-{language}-alt",
-                    )
-                    for language in LANGUAGES
-                }
+                texts = {x: read_text(folder / files[x]["file"]) for x in LANGUAGES}
+                drawn = {x: inline_svg(texts[x], f"g{number}{x[0]}", f"{name}-{x}-alt") for x in LANGUAGES}
                 return {"name": name, "svg": drawn, "alt": figure["alt"], "caption": figure["caption"]}
         return None
 
@@ -174,6 +169,17 @@ class Content:
         """Arms, and arms at a rate, of which the throughput was predicted and measured."""
         ids = (q.id for q in self.predictions if q.id.startswith(f"{workload}.") and q.id.endswith(".off.throughput"))
         return [key.removeprefix(f"{workload}.").removesuffix(".off.throughput") for key in ids]
+
+    def grid(self, workload: str) -> dict[str, Any]:
+        """What the simulator computed beforehand for other pools, blocks, lengths and rates; empty without it."""
+        found = self.facts.document("predicted/grid.json") or {"workloads": {}}
+        return dict(found["workloads"].get(workload, {}))
+
+    def gains(self, workload: str) -> list[Pool]:
+        """Paging's gain over pool sizes."""
+        rows = gain_rows(workload, part) if (part := self.grid(workload)) else []
+        self.more |= {q.id: q for row in rows for q in (row.contiguous, row.paged, row.gain)}
+        return rows
 
     # --- the pool view ------------------------------------------------------------------------------------------
 

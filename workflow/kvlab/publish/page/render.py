@@ -24,7 +24,7 @@ from kvlab.publish.words.strings import LANGUAGES, TAGS, has, words
 from kvlab.quantities import Metrics
 from kvlab.records import write_text
 
-SCRIPTS = ("page.js", "trail.js", "take.js", "pool-data.js", "pool-side.js", "pool.js")
+SCRIPTS = ("page.js", "trail.js", "take.js", "what-if.js", "pool-data.js", "pool-side.js", "pool.js")
 
 
 def build(section: dict[str, Any], root: Path) -> str:
@@ -67,11 +67,12 @@ def build(section: dict[str, Any], root: Path) -> str:
         script=Markup(code),
         hashes=" ".join(_hash(text) for text in (early, code)),
         trail_data=lambda: Markup(embed({"run": metrics.run} | trails(run.quantities(), facts.asked.values()))),
+        grid_data=Markup(embed(run.grid(Story.of(metrics).paging))),
         pool_data=Markup(embed(run.pools())),
         words_data=Markup(
             embed(
                 {
-                    x: {name: words(x)[name] for name in ("script", "trail", "shares", "names", "take")}
+                    x: {name: words(x)[name] for name in ("script", "trail", "shares", "names", "take", "plan")}
                     | {"arms": {arm: about["name"] for arm, about in words(x)["arms"].items()}}
                     for x in LANGUAGES
                 }
