@@ -34,11 +34,11 @@ SECTION = {
 }
 
 
-def write_log(root: Path, requests: int) -> None:
-    """A raw log of `requests` short requests, as an engine that keeps the simulator's schedule would write it."""
-    drawn = lengths.paper(requests, 0, prompt_mean=20.0, output_mean=20.0, max_total=LONGEST)
+def write_log(root: Path, requests: int, mean: float = 20.0, pool_slots: int = POOL, longest: int = LONGEST) -> None:
+    """A raw log as an engine that keeps the simulator's schedule writes it; `mean`: of prompt and output tokens."""
+    drawn = lengths.paper(requests, 0, prompt_mean=mean, output_mean=mean, max_total=longest)
     jobs = [SimulatedRequest(number, *pair) for number, pair in enumerate(drawn.pairs())]
-    pool = Paged(POOL, BLOCK)
+    pool = Paged(pool_slots, BLOCK)
     timeline = Scheduler(jobs, pool, max_running=256, token_budget=2048, step_times=StepTimes(0.01)).run()
     done, end = timeline.finished(), float(timeline.ends[-1])
     run = Run(
@@ -50,10 +50,10 @@ def write_log(root: Path, requests: int) -> None:
         engine={"name": "vllm", "max_num_batched_tokens": 2048},
         settings={"arm": {"feed": "batch"}},
         dtype="float32",
-        kv_slots_asked=POOL,
-        pool_slots=POOL,
+        kv_slots_asked=pool_slots,
+        pool_slots=pool_slots,
         block_size=BLOCK,
-        max_model_len=LONGEST,
+        max_model_len=longest,
         max_num_seqs=256,
         kv_bytes_per_slot=1024,
         workload_sha256="a" * 64,

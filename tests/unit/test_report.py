@@ -245,3 +245,47 @@ def test_a_template_that_asks_for_a_misspelt_id_fails_with_its_place(run, tmp_pa
             build(SECTION, run)
     finally:
         render._environment.cache_clear()
+
+
+def test_predictions_stand_beside_what_was_measured(run, page, tmp_path):
+    assert 'id="plan"' not in page
+    both = tmp_path / "both"
+    shutil.copytree(run, both)
+    fitted = {"calibration.base": (6.7, "ms"), "calibration.seconds": (32.6, "s")}
+    said = (("predicted", 3605.0, "tokens/s"), ("unused", 3580.0, "tokens/s"), ("off", 0.007, "change"))
+    arm = {f"vllm-contiguous.{kind}.throughput": (value, unit) for kind, value, unit in said}
+    found = [Quantity(f"pressured.{key}", value, unit, "f", 1, []) for key, (value, unit) in (fitted | arm).items()]
+    Metrics("small", Quantities(found)).write(both / "predicted" / "metrics.json")
+    shown = build(SECTION, both)
+    section = shown.split('id="plan"')[1].split("</section>")[0]
+    assert {("pressured.vllm-contiguous.predicted.throughput", "3,605 tokens/s")} <= set(numbers_shown(section))
+    assert {("pressured.vllm-contiguous.off.throughput", "+0.7%")} <= set(numbers_shown(section))
+    assert "python -m kvlab plan" in section
+    assert '"pressured.vllm-contiguous.off.throughput":' in shown.split('id="trail-data"')[1]
+
+
+def test_where_the_gain_ends_and_what_if_stand_on_the_grid_that_was_computed(run, page, tmp_path):
+    assert 'class="bars gains"' not in page
+    grid = tmp_path / "grid"
+    shutil.copytree(run, grid)
+    point = {"block": 16, "max_len": 256, "rate": None, "throughput": 50.0}
+    points = [
+        point | {"policy": policy, "pool": pool, "together": together, "gain": gain}
+        for policy, pool, together, gain in (
+            ("orca-max", 768, 3.0, None),
+            ("orca-max", 8192, 18.0, None),
+            ("paged", 768, 6.5, 1.5),
+            ("paged", 8192, 18.0, 1.0),
+        )
+    ]
+    part = {"run": "pressured/vllm-paged/0", "own": {"pool": 768, "block": 16, "max_len": 256, "rate": None}}
+    part |= {"axes": {"pool": [768, 8192], "block": [16], "max_len": [256], "rate": [None]}, "points": points}
+    part["sources"] = [{"file": "raw/pressured/vllm-paged/0/run.json", "sha256": "a" * 64, "rows": "document"}]
+    (grid / "predicted").mkdir()
+    (grid / "predicted" / "grid.json").write_text(json.dumps({"workloads": {"pressured": part}}), encoding="utf-8")
+    shown = build(SECTION, grid)
+    why = shown.split('class="bars gains"')[1].split("</figure>")[0]
+    assert ("pressured.predicted.pool-768.gain", "1.50×") in numbers_shown(why)
+    assert ("pressured.predicted.pool-8192.gain", "1.00×") in numbers_shown(why)
+    assert '"pressured.predicted.pool-768.gain":' in shown.split('id="trail-data"')[1]
+    assert json.loads(shown.split('id="grid-data">')[1].split("</script>")[0])["points"] == points

@@ -60,6 +60,7 @@ class Canvas:
     words: dict[str, Any]
     palette: str
     figure: Figure = field(default_factory=plt.figure)
+    read: dict[str, dict[str, RawRun]] = field(default_factory=dict)  # by workload; shared by a run's figures
     note: str = ""  # what the caption adds about this drawing: that it was thinned
 
     @property
@@ -71,7 +72,9 @@ class Canvas:
     @cached_property
     def first_runs(self) -> dict[str, RawRun]:
         """Of each such arm, the first repeat that counts: what figures over time are drawn from."""
-        found: dict[str, RawRun] = {}
+        if self.workload in self.read:
+            return self.read[self.workload]
+        found: dict[str, RawRun] = self.read.setdefault(self.workload, {})
         for entry in self.metrics.runs:
             arm = entry["arm"]
             counts = entry["workload"] == self.workload and entry["validity"] in ("steady", "saturated", "noisy")

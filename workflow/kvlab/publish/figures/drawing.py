@@ -18,16 +18,17 @@ import matplotlib as mpl
 import yaml
 
 from kvlab.paths import REPORT
-from kvlab.publish.figures import pool, time, timeline, why
+from kvlab.publish.figures import paper, pool, time, timeline, why
 from kvlab.publish.figures.canvas import LANGUAGES, STYLE, Canvas, Nothing
 from kvlab.publish.figures.palette import INK
 from kvlab.quantities import Metrics
+from kvlab.raw import RawRun
 from kvlab.records import write_json, write_text
 
 mpl.use("agg")
 import matplotlib.pyplot as plt
 
-KINDS = pool.KINDS | timeline.KINDS | time.KINDS | why.KINDS
+KINDS = pool.KINDS | timeline.KINDS | time.KINDS | why.KINDS | paper.KINDS
 
 
 class Figures:
@@ -39,6 +40,7 @@ class Figures:
         self.words = {
             name: yaml.safe_load((REPORT / f"figures.{name}.yaml").read_text(encoding="utf-8")) for name in LANGUAGES
         }
+        self.read: dict[str, dict[str, RawRun]] = {}  # logs, read once for all figures
         self.manifest: list[dict[str, Any]] = []
         self.left_out: list[dict[str, str]] = []
 
@@ -82,7 +84,7 @@ class Figures:
     def _svg(self, kind: str, workload: str, language: str) -> tuple[str, str]:
         with mpl.rc_context(STYLE), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # glyphs that the agg backend lacks are the reader's font's in an SVG
-            canvas = Canvas(workload, self.metrics, self.root, self.words[language], self.palette)
+            canvas = Canvas(workload, self.metrics, self.root, self.words[language], self.palette, read=self.read)
             try:
                 KINDS[kind](canvas)
                 out = io.StringIO()

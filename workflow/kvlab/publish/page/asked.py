@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kvlab.publish.words.bilingual import Both, text
+from kvlab.publish.words.facts import Facts
 from kvlab.quantities import Message, Quantity
 from kvlab.raw import RawRun
 
@@ -21,6 +23,27 @@ class AskedLengths:
     mean: Quantity
     most: Quantity
     bars: list[float]
+
+
+@dataclass(frozen=True)
+class Asking:
+    """A workload's requests: their kind in the configuration, how they arrive in words, their lengths."""
+
+    kind: str
+    arrivals: Both
+    lengths: list[AskedLengths]
+
+    @classmethod
+    def of(cls, workload: str, facts: Facts, runs: Sequence[RawRun]) -> Asking:
+        """From the configuration and the workload's `runs`."""
+        part = (facts.document("config.json") or {}).get("workloads", {}).get(workload, {})
+        kind = str(part.get("requests", {}).get("kind", "other"))
+        rate = facts.get("config.json", f"workloads.{workload}.arrivals.rate", "requests/s")
+        arrives = (part.get("arrivals") or {}).get("kind", "closed")
+        known = text(f"workload.{arrives}", rate=rate) if rate is not None else text("workload.closed")
+        if rate is None and arrives != "closed":
+            known = text("workload.rates")
+        return cls(kind, known, lengths(workload, runs))
 
 
 def lengths(workload: str, runs: Sequence[RawRun]) -> list[AskedLengths]:

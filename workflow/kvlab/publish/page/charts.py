@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from kvlab.publish.page.story import Factor
-from kvlab.quantities import Metrics, Quantities, Quantity, Said
+from kvlab.quantities import Message, Metrics, Quantities, Quantity, Said, Source
 
 TICKS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0)
 
@@ -36,9 +36,9 @@ class Chart:
     one: float = 0.0  # where no difference stands
 
 
-def ladder_rows(factors: list[Factor], quantities: Quantities, workload: str) -> Chart | None:
+def ladder_rows(factors: list[Factor], quantities: Quantities, workload: str, kind: str = "") -> Chart | None:
     """The speedup as a waterfall on a logarithmic scale; None where the workload has none."""
-    whole = quantities.get(f"{workload}.speedup")
+    whole = quantities.get(f"{workload}.{kind}speedup")
     if not factors or whole is None or whole.value is None:
         return None
     reach = [1.0, whole.value, *(whole.interval or ())]
@@ -81,6 +81,49 @@ def bar_rows(metrics: Metrics, workload: str, name: str) -> Chart:
         whisker = (at(q.interval[0]), at(q.interval[1])) if q.interval else None
         rows.append(Row([], arm, q, 0, at(q.value), whisker, tuple(map(at, q.samples)) if q.n > 1 else ()))
     return Chart(rows, [])
+
+
+@dataclass(frozen=True)
+class Pool:
+    """What a pool of so many slots would give; `width`: of its bar, in per cent. `own`: the pool that was measured."""
+
+    slots: int
+    own: bool
+    contiguous: Quantity
+    paged: Quantity
+    gain: Quantity
+    width: float
+
+
+def gain_rows(workload: str, part: dict[str, Any]) -> list[Pool]:
+    """The simulated gain of paging over pool sizes, a full queue, the run's own block and maximum length.
+
+    `part`: the workload's entry of `predicted/grid.json`.
+    """
+    own = part["own"]
+    sources = [Source(**source) for source in part["sources"]]
+
+    def at(policy: str, pool: int) -> dict[str, Any] | None:
+        wanted = {"policy": policy, "pool": pool, "block": own["block"], "max_len": own["max_len"], "rate": None}
+        return next((p for p in part["points"] if all(p[key] == value for key, value in wanted.items())), None)
+
+    def made(pool: int, name: str, value: float, unit: str) -> Quantity:
+        formula = Message("predicted.grid", {"run": part["run"], "pool": pool})
+        return Quantity(f"{workload}.predicted.pool-{pool}.{name}", value, unit, formula, 1, sources)
+
+    rows = []
+    for pool in part["axes"]["pool"]:
+        theirs, ours = at("orca-max", pool), at("paged", pool)
+        if theirs is None or ours is None or ours["gain"] is None:
+            continue
+        found = [
+            made(pool, "together-contiguous", theirs["together"], "requests"),
+            made(pool, "together-paged", ours["together"], "requests"),
+            made(pool, "gain", ours["gain"], "ratio"),
+        ]
+        rows.append(Pool(pool, pool == own["pool"], found[0], found[1], found[2], 0.0))
+    most = max((row.gain.value or 1.0 for row in rows), default=1.0)
+    return [replace(row, width=round(100 * (row.gain.value or 0.0) / most, 2)) for row in rows]
 
 
 def why_not_run(metrics: Metrics, workload: str, arm: str) -> Said | None:

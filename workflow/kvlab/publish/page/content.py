@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import csv
 import json
-from collections.abc import Iterator
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from kvlab.publish.page.answers import Answered, answered
-from kvlab.publish.page.asked import AskedLengths, lengths
+from kvlab.publish.page.asked import Asking
+from kvlab.publish.page.charts import Pool, gain_rows
 from kvlab.publish.page.gpu import Layer, gpu_layers
 from kvlab.publish.page.inline import inline_svg
 from kvlab.publish.page.pool_view import aspects, pool_view
 from kvlab.publish.page.story import Story, counted, pair, product
-from kvlab.publish.words.bilingual import Both, text
 from kvlab.publish.words.facts import Fact, Facts
 from kvlab.publish.words.strings import LANGUAGES, look_up
-from kvlab.quantities import Message, Metrics, Quantity
+from kvlab.quantities import Message, Metrics, Quantities, Quantity
 from kvlab.raw import RawRun
 from kvlab.records import read_run, read_text
 from kvlab.simulate.studies import paper_values
@@ -65,27 +63,15 @@ class Content:
         source = self.facts.get("config.json", "model.source")
         return source is not None and str(source.value).startswith("random:")
 
-    def host_bound(self, workload: str) -> bool:
-        """Whether a run of the workload says that its host, not its GPU, set its speed."""
-        return any(e["workload"] == workload and e.get("host_bound") for e in self.metrics.runs)
+    def host_bound(self, workload: str) -> list[str]:
+        """Arms of which a run says that its host, not its GPU, set its speed."""
+        return sorted({e["arm"] for e in self.metrics.runs if e["workload"] == workload and e.get("host_bound")})
 
-    def kind(self, workload: str) -> str:
-        """What kind of requests the configuration asks for."""
-        found = self.facts.document("config.json") or {}
-        return str(found.get("workloads", {}).get(workload, {}).get("requests", {}).get("kind", "other"))
-
-    def arrivals(self, workload: str) -> Both:
-        """How the requests arrive, in words."""
-        found = (self.facts.document("config.json") or {}).get("workloads", {}).get(workload, {}).get("arrivals") or {}
-        kind = found.get("kind", "closed")
-        rate = self.facts.get("config.json", f"workloads.{workload}.arrivals.rate", "requests/s")
-        return text(f"workload.{kind}", rate=rate) if rate is not None else text("workload.closed")
-
-    def lengths(self, workload: str) -> list[AskedLengths]:
-        """AskedLengths of its prompts and outputs."""
-        found = lengths(workload, [run for (name, _), run in self.first_runs.items() if name == workload])
-        for one in found:
-            self.more |= {one.mean.id: one.mean, one.most.id: one.most}
+    def asked(self, workload: str) -> Asking:
+        """What kind of requests, how long, and how they arrive."""
+        runs = [run for (name, _), run in self.first_runs.items() if name == workload]
+        found = Asking.of(workload, self.facts, runs)
+        self.more |= {q.id: q for one in found.lengths for q in (one.mean, one.most)}
         return found
 
     # --- figures ------------------------------------------------------------------------------------------------
@@ -102,14 +88,8 @@ class Content:
             if figure["kind"] == kind and figure["workload"] == workload:
                 files = figure.get("files") or dict.fromkeys(LANGUAGES, figure)
                 name = f"f-{kind}-{workload}" if workload else f"f-{kind}"
-                drawn = {
-                    language: inline_svg(
-                        read_text(folder / files[language]["file"]),
-                        f"g{number}{language[0]}",
-                        f"{name}-{language}-alt",
-                    )
-                    for language in LANGUAGES
-                }
+                texts = {x: read_text(folder / files[x]["file"]) for x in LANGUAGES}
+                drawn = {x: inline_svg(texts[x], f"g{number}{x[0]}", f"{name}-{x}-alt") for x in LANGUAGES}
                 return {"name": name, "svg": drawn, "alt": figure["alt"], "caption": figure["caption"]}
         return None
 
@@ -153,6 +133,14 @@ class Content:
                 made.append((arm, one))
         return made
 
+    # --- the paper, measured again ------------------------------------------------------------------------------
+
+    @property
+    def measures_paper(self) -> bool:
+        """Whether the run has anything for the section on the paper's figures."""
+        kinds = {figure["kind"] for _, figure in self._figures if figure["workload"]}
+        return bool(kinds & {"paper-shares", "rates", "batched"})
+
     # --- the whole GPU ------------------------------------------------------------------------------------------
 
     def gpu(self, workload: str) -> list[tuple[str, list[Layer]]]:
@@ -161,6 +149,37 @@ class Content:
         for _, layers in known:
             self.more |= {one.quantity.id: one.quantity for one in layers if ".gpu." in one.quantity.id}
         return [(arm, layers) for arm, layers in known if layers]
+
+    # --- what was predicted -------------------------------------------------------------------------------------
+
+    @cached_property
+    def predictions(self) -> Quantities:
+        """What step times fitted on one run say of the others; empty where the run has none."""
+        file = self.root / "predicted" / "metrics.json"
+        return Metrics.read(file).quantities if file.exists() else Quantities()
+
+    def predicted(self, key: str) -> Quantity | None:
+        """A quantity of the predictions, with its trail."""
+        found = self.predictions.get(key)
+        if found is not None:
+            self.more.setdefault(found.id, found)
+        return found
+
+    def predicted_cells(self, workload: str) -> list[str]:
+        """Arms, and arms at a rate, of which the throughput was predicted and measured."""
+        ids = (q.id for q in self.predictions if q.id.startswith(f"{workload}.") and q.id.endswith(".off.throughput"))
+        return [key.removeprefix(f"{workload}.").removesuffix(".off.throughput") for key in ids]
+
+    def grid(self, workload: str) -> dict[str, Any]:
+        """What the simulator computed beforehand for other pools, blocks, lengths and rates; empty without it."""
+        found = self.facts.document("predicted/grid.json") or {"workloads": {}}
+        return dict(found["workloads"].get(workload, {}))
+
+    def gains(self, workload: str) -> list[Pool]:
+        """Paging's gain over pool sizes."""
+        rows = gain_rows(workload, part) if (part := self.grid(workload)) else []
+        self.more |= {q.id: q for row in rows for q in (row.contiguous, row.paged, row.gain)}
+        return rows
 
     # --- the pool view ------------------------------------------------------------------------------------------
 
@@ -264,9 +283,8 @@ class Content:
             file = f"costs/{stage}.tsv"
             if not (self.root / file).exists():
                 continue
-            with (self.root / file).open(encoding="utf-8", newline="") as stream:
-                line = next(csv.DictReader(stream, delimiter="\t"), {})
-            rows.append({"stage": stage} | {column: self._cost(file, line, column) for column in ("s", "max_rss")})
+            seconds = self.facts.cell(file, "s", "s")
+            rows.append({"stage": stage, "s": seconds, "max_rss": self.facts.cell(file, "max_rss", "bytes", 1 << 20)})
         return rows
 
     def _process(self, entry: dict[str, Any]) -> str:
@@ -274,25 +292,6 @@ class Content:
         run = read_run(self.root / "raw" / entry["workload"] / entry["arm"] / str(entry["repeat"]))
         return str((run.process or {}).get("name", entry["arm"]))
 
-    def _cost(self, file: str, line: dict[str, str], column: str) -> Fact | None:
-        try:
-            value = float(line[column])
-        except (KeyError, ValueError):
-            return None
-        scale, kind = (1, "s") if column == "s" else (1 << 20, "bytes")
-        return self.facts.keep(file, column, value * scale, kind)
-
     def quantities(self) -> list[Quantity]:
         """Every quantity that the page may show: the metrics', and those of a simulation that were asked for."""
         return [*self.metrics.quantities, *self.more.values()]
-
-    def all_quantities(self) -> Iterator[tuple[str, list[tuple[str, list[Quantity]]]]]:
-        """Every quantity: by workload, then by arm ("" for those across arms)."""
-        for workload in self.workloads:
-            arms = ["", *self.metrics.facts["workloads"][workload]["arms"]]
-            by_arm: dict[str, list[Quantity]] = {arm: [] for arm in arms}
-            for quantity in self.metrics.quantities:
-                if quantity.id.startswith(f"{workload}."):
-                    arm = quantity.id.split(".")[1]
-                    by_arm[arm if arm in by_arm else ""].append(quantity)
-            yield workload, [(arm, found) for arm, found in by_arm.items() if found]

@@ -18,15 +18,15 @@ from kvlab.publish.figures.palette import PALETTES
 from kvlab.publish.page import charts
 from kvlab.publish.page.answers import visible
 from kvlab.publish.page.content import Content
-from kvlab.publish.page.story import Story, counted, ladder, queued
-from kvlab.publish.page.trail import embed, trails
+from kvlab.publish.page.story import COSTS, Story, counted, ladder, queued, recomputing, sustained
+from kvlab.publish.page.trail import by_arm, embed, trails
 from kvlab.publish.words import bilingual
 from kvlab.publish.words.facts import Facts
 from kvlab.publish.words.strings import LANGUAGES, TAGS, has, words
 from kvlab.quantities import Metrics
 from kvlab.records import write_text
 
-SCRIPTS = ("page.js", "trail.js", "take.js", "pool-data.js", "pool-side.js", "pool.js")
+SCRIPTS = ("page.js", "trail.js", "take.js", "what-if.js", "pool-data.js", "pool-side.js", "pool.js")
 
 
 def build(section: dict[str, Any], root: Path) -> str:
@@ -54,10 +54,17 @@ def _build(section: dict[str, Any], root: Path) -> str:
         run=run,
         metrics=metrics,
         story=Story.of(metrics),
-        ladder=lambda workload: charts.ladder_rows(ladder(metrics, workload), metrics.quantities, workload),
+        ladder=lambda workload, kind="": charts.ladder_rows(
+            ladder(metrics, workload, kind), metrics.quantities, workload, kind
+        ),
         bars=lambda workload, name: charts.bar_rows(metrics, workload, name),
         counted=lambda workload: counted(metrics, workload),
         queued=lambda workload, arm: queued(metrics, workload, arm),
+        recomputing=lambda workload: recomputing(metrics, workload),
+        sustained=lambda workload: sustained(metrics, workload),
+        full_arms=lambda workload: [a for a in counted(metrics, workload) if queued(metrics, workload, a)["kind"]],
+        preemption_costs=COSTS,
+        all_quantities=lambda: by_arm(metrics),
         get=metrics.quantities.get,
         level=facts.get("config.json", "analysis.confidence", "level"),
         fact_of=facts.get,
@@ -69,11 +76,12 @@ def _build(section: dict[str, Any], root: Path) -> str:
         script=Markup(code),
         hashes=" ".join(_hash(text) for text in (early, code)),
         trail_data=lambda: Markup(embed({"run": metrics.run} | trails(run.quantities(), facts.asked.values()))),
+        grid_data=Markup(embed(run.grid(Story.of(metrics).paging))),
         pool_data=Markup(embed(run.pools())),
         words_data=Markup(
             embed(
                 {
-                    x: {name: words(x)[name] for name in ("script", "trail", "shares", "names", "take")}
+                    x: {name: words(x)[name] for name in ("script", "trail", "shares", "names", "take", "plan")}
                     | {"arms": {arm: about["name"] for arm, about in words(x)["arms"].items()}}
                     for x in LANGUAGES
                 }

@@ -8,6 +8,8 @@ from kvlab.accounting import SHARES
 from kvlab.analyse.ladder import ADDS, BASELINE, CONTIGUOUS, PAGED, RUNGS
 from kvlab.quantities import Message, Metrics, Quantity
 
+COSTS = ("preemptions", "preempted.requests", "recomputed.tokens", "recomputed.share", "stall.max")  # of preemption
+
 
 @dataclass(frozen=True)
 class Factor:
@@ -66,14 +68,14 @@ def verdict(ratio: Quantity | None) -> str:
     return "less" if ratio.interval[1] < 1 else "same"
 
 
-def ladder(metrics: Metrics, workload: str) -> list[Factor]:
-    """The factors from the baseline to paging that this run has, bottom first."""
+def ladder(metrics: Metrics, workload: str, kind: str = "") -> list[Factor]:
+    """The factors from the baseline to paging, bottom first; `kind` "queued.": with the queue full."""
     factors: list[Factor] = []
     skipped: list[str] = []
     product = 1.0
     for arm in RUNGS[1:]:
         skipped.append(ADDS[arm])
-        quantity = metrics.quantities.get(f"{workload}.factor.{'-and-'.join(skipped)}")
+        quantity = metrics.quantities.get(f"{workload}.{kind}factor.{'-and-'.join(skipped)}")
         if quantity is None or quantity.value is None:
             continue
         factors.append(Factor(skipped, arm, quantity, product, product * quantity.value))
@@ -106,6 +108,20 @@ def product(metrics: Metrics, workload: str, arm: str) -> Quantity | None:
     sources = list({(s.file, s.rows): s for s in (*running.sources, *tpot.sources)}.values())
     value = running.value / (tpot.value / 1000)
     return Quantity(f"{at}identity", value, "tokens/s", Message("identity"), min(running.n, tpot.n), sources)
+
+
+def recomputing(metrics: Metrics, workload: str) -> list[str]:
+    """Arms, and arms at a rate, that preempted a request and whose cost is known."""
+    ends = f".{COSTS[0]}"
+    ids = [q.id for q in metrics.quantities if q.id.startswith(f"{workload}.") and q.id.endswith(ends) and q.value]
+    arms = [key.removeprefix(f"{workload}.").removesuffix(ends) for key in ids]
+    return [arm for arm in arms if f"{workload}.{arm}.recomputed.share" in metrics.quantities]
+
+
+def sustained(metrics: Metrics, workload: str) -> list[str]:
+    """Arms whose sustained request rate was looked for."""
+    ids = [q.id.split(".") for q in metrics.quantities if q.id.endswith(".sustained")]
+    return [key[1] for key in ids if key[0] == workload and len(key) == 3]
 
 
 def pair(arms: list[str], decided: bool) -> tuple[str, str] | None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from kvlab.publish.words import numbers
 from kvlab.publish.words.facts import Fact
 from kvlab.publish.words.strings import LANGUAGES, of_quantity, said
-from kvlab.quantities import Quantity
+from kvlab.quantities import Metrics, Quantity
 
 
 def _each(texts: dict[str, str]) -> Any:
@@ -79,6 +79,17 @@ def trails(quantities: Iterable[Quantity], facts: Iterable[Fact]) -> dict[str, A
         "formulas": formulas.rows,
         "units": units.rows,
     }
+
+
+def by_arm(metrics: Metrics) -> Iterator[tuple[str, list[tuple[str, list[Quantity]]]]]:
+    """Every quantity of the metrics: by workload, then by arm ("" for those across arms)."""
+    for workload, facts in metrics.facts["workloads"].items():
+        found: dict[str, list[Quantity]] = {arm: [] for arm in ("", *facts["arms"])}
+        for quantity in metrics.quantities:
+            if quantity.id.startswith(f"{workload}."):
+                arm = quantity.id.split(".")[1]
+                found[arm if arm in found else ""].append(quantity)
+        yield workload, [(arm, mine) for arm, mine in found.items() if mine]
 
 
 def embed(value: Any) -> str:

@@ -5,6 +5,7 @@ Like a quantity, a fact leads back to its file: `environment.json#machine.cores_
 
 from __future__ import annotations
 
+import csv
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ class Fact:
 
     def text(self, language: str) -> str:
         """As a reader of `language` expects it."""
-        if self.value is None:
+        if self.value is None or self.value == "":
             return str(look_up(language, "none.not_told"))
         if self.kind == "text":
             return str(self.value)
@@ -69,6 +70,15 @@ class Facts:
             else:
                 return None
         return self.keep(file, key, found, kind)
+
+    def cell(self, file: str, column: str, kind: str, scale: float = 1.0) -> Fact | None:
+        """A number of the first row of a tab-separated table, times `scale`; None where it is not there."""
+        with (self.root / file).open(encoding="utf-8", newline="") as stream:
+            line = next(csv.DictReader(stream, delimiter="\t"), {})
+        try:
+            return self.keep(file, column, float(line[column]) * scale, kind)
+        except (KeyError, TypeError, ValueError):
+            return None
 
     def keep(self, file: str, key: str, value: Any, kind: str) -> Fact:
         """Remember a fact that the caller has read; `get` is for JSON documents."""
