@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterator
 from functools import cached_property
 from itertools import groupby
@@ -21,7 +20,7 @@ from kvlab.publish.words.facts import Fact, Facts
 from kvlab.publish.words.strings import LANGUAGES, look_up
 from kvlab.quantities import Message, Metrics, Quantity
 from kvlab.raw import RawRun
-from kvlab.records import read_run, read_text
+from kvlab.records import read_json, read_run, read_text
 from kvlab.simulate.studies import paper_values
 
 COUNTS = ("steady", "saturated", "noisy")
@@ -94,7 +93,7 @@ class Content:
     def _figures(self) -> list[tuple[Path, dict[str, Any]]]:
         folders = [self.root / "figures", self.root / "simulated" / "figures"]
         files = [folder / "figures.json" for folder in folders if (folder / "figures.json").exists()]
-        return [(file.parent, figure) for file in files for figure in json.loads(read_text(file))["figures"]]
+        return [(file.parent, figure) for file in files for figure in read_json(file)["figures"]]
 
     def figure(self, kind: str, workload: str | None) -> dict[str, Any] | None:
         """A figure's drawing in each language, its caption and text alternative; None where it was left out."""
