@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kvlab import terminal
 from kvlab.errors import KvlabError
 from kvlab.publish.words.numbers import text_of
 from kvlab.publish.words.strings import said
 from kvlab.quantities import Message, Metrics, Quantity
-from kvlab.records import Run, read_run
-from kvlab.terminal import say
+from kvlab.records import Run, read_json, read_run
 
 CLOSE = 0.05  # without intervals two values count as the same within this part of the larger
 # What depends on how fast or how large a machine is; the rest depends on the requests and the engine alone.
@@ -105,11 +105,8 @@ def _some_run(root: Path, metrics: Metrics, workload: str) -> Run | None:
 
 
 def _machine(root: Path) -> str:
-    import json
 
-    from kvlab.records import read_text
-
-    environment: dict[str, Any] = json.loads(read_text(root / "environment.json"))
+    environment: dict[str, Any] = read_json(root / "environment.json")
     gpus = [gpu["name"] for gpu in environment["gpus"]]
     machine = environment["machine"]
     return ", ".join(gpus) or f"{machine['cpu']} with {machine['cores_usable']} cores"
@@ -125,8 +122,8 @@ def show(lines: list[Line], everything: bool = False) -> None:
             grouped[line.why] += 1
             continue
         shown = [text_of(q, "en") if q else "–" for q in (line.ours, line.theirs)]
-        say(f"{line.verdict:<15} {line.id}: {shown[0]} against {shown[1]} ({line.why})")
+        terminal.show(f"{line.verdict:<15} {line.id}: {shown[0]} against {shown[1]} ({line.why})")
     for why, count in grouped.most_common():
-        say(f"{'not comparable':<15} {count} quantities: {why}")
+        terminal.show(f"{'not comparable':<15} {count} quantities: {why}")
     counts = Counter(line.verdict for line in lines)
-    say(", ".join(f"{counts[verdict]} {verdict}" for verdict in ("same", "different", "not comparable")))
+    terminal.show(", ".join(f"{counts[verdict]} {verdict}" for verdict in ("same", "different", "not comparable")))
