@@ -168,7 +168,11 @@ def _parser() -> argparse.ArgumentParser:
         "compare results/smoke results/reference/smoke-cpu",
         run,
         reference,
-        ("--all", {"action": "store_true", "help": "list what is the same too"}),
+        (
+            "--margin",
+            {"type": float, "default": 0.02, "help": "part of a value that counts as the same: 0.02"},
+        ),
+        ("--all", {"action": "store_true", "help": "list every quantity"}),
     )
     command(commands.crate, "crate results/smoke", run)
     command(

@@ -200,11 +200,10 @@ def claims(args: argparse.Namespace) -> int:
 
 
 def compare(args: argparse.Namespace) -> int:
-    """Compare a run with a reference, quantity by quantity: same, different, not comparable and why."""
+    """Whether two runs' conclusions agree, then the quantities that matter; exit code 1 where a conclusion differs."""
     from kvlab.publish.check import compare as stage
 
-    stage.show(stage.compare(args.run, args.reference), everything=args.all)
-    return 0
+    return 1 if stage.show(stage.compare(args.run, args.reference, args.margin), everything=args.all) else 0
 
 
 def crate(args: argparse.Namespace) -> int:
