@@ -86,7 +86,7 @@ def test_faults_of_a_workload(change, said):
 
 def test_not_yaml(tmp_path):
     (tmp_path / "bad.yaml").write_text("run: [", encoding="utf-8")
-    with pytest.raises(ConfigError, match="not YAML"):
+    with pytest.raises(ConfigError, match="neither YAML nor JSON"):
         config.load(tmp_path / "bad.yaml")
     with pytest.raises(ConfigError, match="cannot be read"):
         config.load(tmp_path / "none.yaml")

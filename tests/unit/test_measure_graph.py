@@ -41,6 +41,7 @@ def test_a_job_does_not_depend_on_the_configuration_or_other_wings(engine):
         "measure",
         "paths.py",
         "records.py",
+        "folders.py",
         "terminal.py",
     }
 

@@ -5,8 +5,9 @@ import lzma
 
 import pytest
 
-from kvlab.errors import LogError
-from kvlab.records import Step, digest, read_lines, read_run, whole_folder, write_lines, write_text
+from kvlab.errors import KvlabError, LogError
+from kvlab.folders import whole_folder
+from kvlab.records import Output, Request, Served, Step, digest, read_lines, read_run, write_lines, write_text
 
 STEPS = [Step(0, 0.5, 1, 2, 0, 1, [[0, 5, 16]]), Step(1, 0.6, 1, 2, 0, 1, [[0, 6, 16]])]
 
@@ -38,13 +39,50 @@ def test_a_changed_byte_in_a_packed_log_is_seen(tmp_path, end, packing):
         read_lines(tmp_path / "steps.jsonl", Step)
 
 
-@pytest.mark.parametrize("line", ["", "{", '{"step": 1}', '{"stepp": 1}', "[]"])
-def test_a_line_that_does_not_fit_is_named(tmp_path, line):
+WHOLE = '{"step":1,"t_s":1,"running":1,"waiting":2,"preempted":0,"blocks":1,"held":[[0,6,16]]'
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("", "EOF"),
+        ("{", "EOF"),
+        ('{"step": 1}', "t_s: Field required"),
+        (WHOLE + ',"stepp":1}', "stepp: Unexpected"),
+        (WHOLE.replace('"step":1', '"step":1.5') + "}", "step: Input should be a valid integer"),
+        (WHOLE.replace('"step":1', '"step":true') + "}", "step: Input should be a valid integer"),
+        (WHOLE.replace('"step":1', '"step":"1"') + "}", "step: Input should be a valid integer"),
+        (WHOLE.replace('"t_s":1', '"t_s":NaN') + "}", "t_s: Input should be a finite number"),
+        (WHOLE.replace('"t_s":1', '"t_s":1e999') + "}", "t_s: Input should be a finite number"),
+        (WHOLE.replace("[0,6,16]", '[0,"6",16]') + "}", "held.0.1: Input should be a valid integer"),
+        ("[]", "Step"),
+        ("[" * 10_000 + "]" * 10_000, "recursion limit"),
+    ],
+)
+def test_a_line_that_does_not_fit_is_named(tmp_path, line, said):
     file = tmp_path / "steps.jsonl"
     write_lines(file, STEPS[:1])
     file.write_text(file.read_text() + line + "\n")
-    with pytest.raises(LogError, match=r"steps\.jsonl:2: not a line of Step"):
+    with pytest.raises(LogError, match=r"steps\.jsonl:2: not a line of Step") as caught:
         read_lines(file, Step)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_text_may_hold_every_separator(tmp_path):
+    """U+2028, U+0085 and the like end a line for `str.splitlines`, not for JSON Lines."""
+    text = "a\u2028b\u2029c\u0085d\x0be\x0cf\x1cg\x1dh\x1ei\r\nj\n"
+    for record in (Request(0, [1], 2, text), Output(0, [1], text)):
+        write_lines(tmp_path / "x.jsonl", [record, record])
+        assert "\u2028" in (tmp_path / "x.jsonl").read_text(encoding="utf-8")
+        assert read_lines(tmp_path / "x.jsonl", type(record)) == [record, record]
+
+
+def test_what_a_log_may_leave_out_has_its_default(tmp_path):
+    (tmp_path / "r.jsonl").write_text(
+        '{"id":0,"prompt_tokens":3,"output_tokens":0,"arrival_s":1,"token_s":[],"finish_s":null,"finish_reason":null}\n'
+    )
+    assert read_lines(tmp_path / "r.jsonl", Served) == [Served(0, 3, 0, 1.0, [], None, None)]
 
 
 def test_missing_files_and_newer_schemas_are_named(tmp_path):
@@ -58,20 +96,41 @@ def test_missing_files_and_newer_schemas_are_named(tmp_path):
 def test_a_folder_appears_whole_or_not_at_all(tmp_path):
     folder = tmp_path / "raw" / "0"
     folder.mkdir(parents=True)
+    (folder / "mark").touch()
     (folder / "old").write_text("kept until the new one is whole")
 
     def fail_half_way():
-        with whole_folder(folder) as building:
+        with whole_folder(folder, "mark") as building:
             (building / "run.json").write_text("half")
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
         fail_half_way()
-    assert [p.name for p in folder.iterdir()] == ["old"]
+    assert {p.name for p in folder.iterdir()} == {"old", "mark"}
     assert [p.name for p in folder.parent.iterdir()] == ["0"]
-    with whole_folder(folder) as building:
+    with whole_folder(folder, "mark") as building:
         (building / "run.json").write_text("whole")
-    assert [p.name for p in folder.iterdir()] == ["run.json"]
+    assert {p.name for p in folder.iterdir()} == {"run.json", "mark"}
+
+
+def test_an_empty_folder_is_replaced(tmp_path):
+    (tmp_path / "made-for-a-job").mkdir()
+    with whole_folder(tmp_path / "made-for-a-job", "mark"):
+        pass
+    assert (tmp_path / "made-for-a-job" / "mark").exists()
+
+
+@pytest.mark.parametrize("kind", ["a folder of the user's", "a file", "a link"])
+def test_what_the_stage_did_not_make_is_not_replaced(tmp_path, kind):
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "notes.txt").write_text("mine")
+    place = {"a folder of the user's": mine, "a file": mine / "notes.txt", "a link": tmp_path / "link"}[kind]
+    (tmp_path / "link").symlink_to(mine)
+    with pytest.raises(KvlabError, match=f"{place}: .*move it away"), whole_folder(place, "mark"):
+        pytest.fail("it began to work")
+    assert (mine / "notes.txt").read_text() == "mine"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["link", "mine"]
 
 
 def test_a_file_that_fails_half_way_leaves_the_old_one(tmp_path):

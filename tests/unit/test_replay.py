@@ -115,7 +115,7 @@ def test_quantities_name_the_files_and_the_table_prints(tmp_path, capsys):
         "steps.jsonl",
     }
     simulation_table.show_replay(list(quantities.values()), found)
-    said = capsys.readouterr().err
+    said = capsys.readouterr().out
     assert "equals the log in 100% of 7 steps" in said
     simulated, measured = (
         next(line.split()[-5:] for line in said.splitlines() if line.startswith(name))

@@ -83,7 +83,7 @@ def test_another_setting_reruns_it(simulated):
 def test_the_table_says_both_sides_and_the_limits(simulated):
     done = simulated.kvlab("simulated", "results/small")
     assert done.returncode == 0
-    said = done.stderr
+    said = done.stdout
     line = next(line for line in said.splitlines() if line.startswith("fig2.orca-max.external"))
     assert line.split() == ["fig2.orca-max.external", "Fig.", "2", "8.9%", "8.9%", "8.8%", "to", "9.0%", "held"]
     assert "consistency check" in said

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -11,9 +13,10 @@ from pathlib import Path
 import kvlab
 from kvlab import commands, measuring, predicting
 from kvlab.errors import KvlabError
-from kvlab.terminal import logging_to, say, stream
+from kvlab.terminal import logging_to, say
 
 Command = Callable[[argparse.Namespace], int]
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what a disk without room answers
 
 EXAMPLES = """\
 A whole run, stage by stage (Snakemake does the same, and remembers what is done):
@@ -165,7 +168,11 @@ def _parser() -> argparse.ArgumentParser:
         "compare results/smoke results/reference/smoke-cpu",
         run,
         reference,
-        ("--all", {"action": "store_true", "help": "list what is the same too"}),
+        (
+            "--margin",
+            {"type": float, "default": 0.02, "help": "part of a value that counts as the same: 0.02"},
+        ),
+        ("--all", {"action": "store_true", "help": "list every quantity"}),
     )
     command(commands.crate, "crate results/smoke", run)
     command(
@@ -203,16 +210,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             return int(args.function(args))
         except KvlabError as error:
-            say(f"kvlab {args.command}: {error}")
-            return 2
+            said, code = str(error), 2
+        except KeyboardInterrupt:
+            said, code = "interrupted; what was not finished is not written, give the command again", 130
+        except BrokenPipeError:  # the reader of a pipe has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 141
         except OSError as error:
-            if error.filename is None:
+            if error.filename is None and error.errno not in FULL:
                 raise
-            say(f"kvlab {args.command}: {error.filename}: {error.strerror}; check that it exists and can be written")
-            return 2
+            remedy = "make room there" if error.errno in FULL else "check that it exists and can be written"
+            said, code = f"{error.filename or 'a file'}: {error.strerror}; {remedy}", 2
         except Exception as error:
             if not args.log:
                 raise
             traceback.print_exc()
-            stream().write(f"kvlab {args.command}: {type(error).__name__}: {error}; the whole story: {args.log}\n")
-            return 1
+            said, code = f"{type(error).__name__}: {error}; the traceback: {args.log}", 1
+        say(f"kvlab {args.command}: {said}")
+        return code

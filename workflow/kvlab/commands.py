@@ -6,14 +6,13 @@ A stage is imported when it is asked for, so that probing, analysing and reporti
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
-from kvlab import config, paths
+from kvlab import config, paths, terminal
+from kvlab.config import documents
 from kvlab.errors import KvlabError
-from kvlab.predicting import calibrate
 from kvlab.terminal import say
 
 
@@ -28,7 +27,7 @@ def loaded(run: Path) -> config.Config:
 def configure(args: argparse.Namespace) -> int:
     """Check a configuration and write it, with all defaults, to results/<run>/config.json."""
     if args.config.lstrip().startswith("{"):
-        parsed = config.parse(json.loads(args.config), "configuration")
+        parsed = config.parse(documents.understand(args.config, "configuration"), "configuration")
     else:
         parsed = config.load(Path(args.config))
     from kvlab.records import write_json
@@ -122,7 +121,7 @@ def simulated(args: argparse.Namespace) -> int:
     from kvlab.simulate.studies import stage
 
     simulation_table.show_claims(stage.read_claims(args.run), stage.read_quantities(args.run))
-    say(f"\nfigures: {(args.run / 'simulated' / 'figures').resolve()}")
+    terminal.show(f"\nfigures: {(args.run / 'simulated' / 'figures').resolve()}")
     return 0
 
 
@@ -156,18 +155,20 @@ def report(args: argparse.Namespace) -> int:
 
 
 def verify(args: argparse.Namespace) -> int:
-    """Recompute every number of a report from the raw logs and check every digest; each fault is one line."""
+    """Compute what a page shows anew from the raw logs, check every digest, and say what can't be proved here."""
     from kvlab.publish.check import verify as stage
 
-    run = args.report.parent
-    faults, checked = stage.verify(args.report, loaded(run).section("analyse"), loaded(run).section("report"))
-    for fault in faults:
-        say(f"verify: {fault}")
+    found = stage.verify(args.report, loaded(args.report.parent).section)
+    for fault in found.faults:
+        terminal.show(fault)
     if args.output:
-        stage.write(args.output, faults, checked)
-    if faults:
-        raise KvlabError(f"{args.report}: {len(faults)} faults; the lines above name them")
-    say("verify: " + ", ".join(f"{count} {what}" for what, count in checked.items()) + ": all as they should be")
+        stage.write(args.output, found)
+    if found.faults:
+        raise KvlabError(f"{args.report}: {len(found.faults)} faults; the lines above name them")
+    for what in found.not_proved:
+        terminal.show(f"not proved: {what}")
+    counted = ", ".join(f"{count} {what}" for what, count in found.checked.items())
+    terminal.show(f"{counted}: all as they should be")
     return 0
 
 
@@ -203,11 +204,10 @@ def claims(args: argparse.Namespace) -> int:
 
 
 def compare(args: argparse.Namespace) -> int:
-    """Compare a run with a reference, quantity by quantity: same, different, not comparable and why."""
+    """Whether two runs' conclusions agree, then the quantities that matter; exit code 1 where a conclusion differs."""
     from kvlab.publish.check import compare as stage
 
-    stage.show(stage.compare(args.run, args.reference), everything=args.all)
-    return 0
+    return 1 if stage.show(stage.compare(args.run, args.reference, args.margin), everything=args.all) else 0
 
 
 def crate(args: argparse.Namespace) -> int:
@@ -240,25 +240,15 @@ def replay(args: argparse.Namespace) -> int:
     """Recompute everything after the measurements from a packed run's raw logs, and compare; needs no engine."""
     from kvlab.publish.check import packed as stage
 
-    name = args.reference.resolve().name
-    args.run = args.into or Path("results") / "replay" / name
-    faults = stage.unpack(args.reference, args.run)
-    faults += stage.affected(args.reference, faults)
-    args.output, args.only_write = None, True
+    run = args.into or Path("results") / "replay" / args.reference.resolve().name
+    faults = stage.unpack(args.reference, run)
     if not faults:
-        analyse(args)
-        faults += stage.same_metrics(args.reference, args.run / "metrics.json")
+        faults = stage.replay(args.reference, run)
     for fault in faults:
-        say(f"replay: {fault}")
+        terminal.show(fault)
     if faults:
         raise KvlabError(f"{args.reference}: does not replay; the lines above name what differs")
-    calibrate(args)
-    notebook(args)
-    claims(args)
-    report(args)
-    args.report = args.run / "report.html"
-    verify(args)
-    say(f"replay: {args.reference}: the same metrics, byte for byte; {args.report}")
+    terminal.show(f"{args.reference}: the same metrics, byte for byte; {run / 'report.html'}")
     return 0
 
 

@@ -1,5 +1,12 @@
 """What goes wrong for a reason that the user can mend."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
 
 class KvlabError(Exception):
     """A fault with its remedy, shown as one line and without a traceback.
@@ -18,3 +25,10 @@ class LogError(KvlabError):
 
 class NotRunnable(KvlabError):
     """This machine can't run this arm: the run is recorded as not run, with this reason, and the others go on."""
+
+
+def told(error: ValidationError) -> str:
+    """The first thing that pydantic finds wrong: the key and why, on one line."""
+    fault = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in fault["loc"])
+    return f"{key}: {fault['msg']}" if key else fault["msg"].removeprefix("Value error, ")

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pydantic import ConfigDict
+
+
+class Record:
+    """What can be read from a line: other keys than the fields, other types, NaN and infinity are refused."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
 
 @dataclass(frozen=True)
-class Sample:
+class Sample(Record):
     """Device memory at one instant, seen from outside: `device.jsonl`. Fields that the source lacks are None."""
 
     t_s: float
@@ -23,7 +31,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Preemption:
+class Preemption(Record):
     """One request lost its cache in step `step`: `preemptions.jsonl`. Its `tokens` are computed again later, unless its
     `last_token_under_way` was being sampled (asynchronous scheduling).
     """

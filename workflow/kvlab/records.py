@@ -22,17 +22,19 @@ import hashlib
 import json
 import lzma
 import os
-import shutil
 import tempfile
 import zlib
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import MISSING, dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from kvlab.errors import LogError
+from pydantic import TypeAdapter, ValidationError
+
+from kvlab.errors import LogError, told
 from kvlab.events import Preemption as Preemption
+from kvlab.events import Record
 from kvlab.events import Sample as Sample
 
 SCHEMA = 1
@@ -41,7 +43,7 @@ PREEMPTIONS = "preemptions.jsonl"  # a seventh, which runs of older versions lac
 
 
 @dataclass(frozen=True)
-class Request:
+class Request(Record):
     """One request of a workload, as every engine gets it: `workloads/<workload>.jsonl`."""
 
     id: int
@@ -52,7 +54,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Step:
+class Step(Record):
     """The KV cache at one engine step, once the step's tokens are stored: `steps.jsonl`.
 
     `t_s` is when the step began, its slots just allocated; the state holds until the next step's `t_s`. A line with
@@ -72,7 +74,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Served:
+class Served(Record):
     """What one request went through: `requests.jsonl`. Times are None where it never came so far.
 
     `arrival_s` is when it was to arrive, which latency counts from: of an open loop, as planned. Sent, seen by the
@@ -99,7 +101,7 @@ class Served:
 
 
 @dataclass(frozen=True)
-class Phase:
+class Phase(Record):
     """A stretch of a run: load, compile, warmup, measure (one for each part). `phases.jsonl`."""
 
     phase: str
@@ -109,7 +111,7 @@ class Phase:
 
 
 @dataclass(frozen=True)
-class Output:
+class Output(Record):
     """What one request got: `outputs.jsonl`."""
 
     id: int
@@ -119,7 +121,7 @@ class Output:
 
 
 @dataclass
-class Run:
+class Run(Record):
     """What was run and what it truly got: `run.json`. Sizes are read back from the engine, not copied from the plan."""
 
     workload: str
@@ -211,31 +213,45 @@ def key_of(data: Any) -> str:
 
 
 def read_lines(path: Path, kind: type[Line]) -> list[Line]:
-    """All lines of a log as `kind`; a line that does not fit is named by file and number."""
-    names = {f.name for f in fields(kind)}  # type: ignore[arg-type]
-    lines = []
-    for number, text in enumerate(read_text(path).splitlines(), start=1):
-        try:
-            lines.append(kind(**json.loads(text)))
-        except (TypeError, ValueError) as error:
-            raise LogError(
-                f"{path}:{number}: not a line of {kind.__name__} ({error}); fields: {sorted(names)}"
-            ) from None
-    return lines
+    """All lines of a log as `kind`; LogError names the file and number of a line that does not fit.
+
+    Only a line feed ends a line: JSON strings may hold U+2028, U+0085 and the other separators as they are.
+    """
+    *lines, rest = read_text(path).split("\n")
+    lines += [rest] if rest else []
+    return [_checked(kind, text, f"{path}:{number}: not a line of") for number, text in enumerate(lines, start=1)]
 
 
 def read_run(folder: Path) -> Run:
     """`run.json` of one raw folder."""
     path = Path(folder) / "run.json"
+    document = read_json(path)
+    schema = document.get("schema", SCHEMA) if isinstance(document, dict) else SCHEMA
+    if isinstance(schema, int) and schema > SCHEMA:
+        raise LogError(f"{path}: written by a newer version (schema {schema}, this one reads up to {SCHEMA}); update")
+    return _checked(Run, read_text(path), f"{path}: not a")
+
+
+def read_json(path: Path) -> Any:
+    """A JSON document. LogError where it is none."""
     try:
-        run = Run(**json.loads(read_text(path)))
-    except (TypeError, ValueError) as error:
-        raise LogError(f"{path}: not a run record ({error})") from None
-    if run.schema > SCHEMA:
+        return json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise LogError(f"{path}: not a JSON document ({error}); make it again") from None
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def _checked(kind: type[Line], text: str, where: str) -> Line:
+    try:
+        return _adapter(kind).validate_json(text, strict=True)  # type: ignore[arg-type, no-any-return]
+    except ValidationError as error:
         raise LogError(
-            f"{path}: written by a newer version (schema {run.schema}, this one reads up to {SCHEMA}); update"
-        )
-    return run
+            f"{where} {kind.__name__} ({told(error)}); fields: {', '.join(f.name for f in fields(kind))}"  # type: ignore[arg-type]
+        ) from None
 
 
 def dumps(value: Any) -> str:
@@ -247,14 +263,18 @@ def write_text(path: Path, text: str) -> None:
     """Write a whole file or nothing: to a temporary name beside it, then rename."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    name = ""
     try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(handle, "w", encoding="utf-8") as stream:
             stream.write(text)
-        Path(name).chmod(0o666 & ~_umask())
+        Path(name).chmod(0o666 & ~umask())
         Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
+    except BaseException as error:
+        if name:
+            Path(name).unlink(missing_ok=True)
+        if isinstance(error, OSError):  # its file is the temporary one, or none
+            raise OSError(error.errno, error.strerror, str(path)) from None
         raise
 
 
@@ -273,28 +293,8 @@ def _told(record: Any) -> dict[str, Any]:
     return {f.name: value for f, value in values if f.default is MISSING or value != f.default}
 
 
-@contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
-    """A folder that appears whole or not at all: yields a temporary one, renames it at the end.
-
-    Snakemake makes the (empty) folder of a job's outputs before the job; anything else in the way is an older result
-    that is being made again.
-    """
-    folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
-        yield building
-        building.chmod(0o777 & ~_umask())
-        if folder.exists():
-            shutil.rmtree(folder)
-        building.replace(folder)
-    except BaseException:
-        shutil.rmtree(building, ignore_errors=True)
-        raise
-
-
-def _umask() -> int:
+def umask() -> int:
+    """The bits that this process takes from the mode of a new file."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

@@ -1,4 +1,7 @@
-"""What a person sees while a stage works. Everything else that is printed, by libraries too, goes to the job's log."""
+"""What a person sees: results on standard output, progress and faults on standard error.
+
+Everything else that is printed, by libraries too, goes to the job's log.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 _stream: TextIO | None = None
+_results: TextIO | None = None
 PROGRESS = "KVLAB_PROGRESS"  # names a folder where passing lines go: Snakemake's logger shows them (--logger kvlab)
 
 
@@ -34,10 +41,33 @@ def say(text: str, *, passing: bool = False) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
+def show(what: str | Table = "") -> None:
+    """Write a line or a table of a result: to standard output, also while that is redirected into a log."""
+    from rich.console import Console
+
+    out = _results or sys.stdout
+    whole = None if out.isatty() else 1000  # columns; a file or a pipe gets each row on one line
+    console = Console(file=out, width=whole, highlight=False, markup=False, emoji=False)
+    with console.capture() as captured:
+        console.print(what, soft_wrap=isinstance(what, str))
+    out.write(captured.get())
+    out.flush()
+
+
+def table(*header: str, left: int = 1) -> Table:
+    """An empty table without lines; its first `left` columns are set left, the others right."""
+    from rich.table import Table
+
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for number, title in enumerate(header):
+        made.add_column(title, justify="left" if number < left else "right")
+    return made
+
+
 @contextmanager
 def logging_to(path: Path | None) -> Iterator[None]:
     """Send standard output and error, down to the file descriptors, into `path`; `say` still reaches the person."""
-    global _stream
+    global _stream, _results
     if path is None:
         yield
         return
@@ -46,6 +76,7 @@ def logging_to(path: Path | None) -> Iterator[None]:
     sys.stderr.flush()
     kept = os.dup(1), os.dup(2)
     _stream = os.fdopen(os.dup(kept[1]), "w", encoding="utf-8", buffering=1)
+    _results = os.fdopen(os.dup(kept[0]), "w", encoding="utf-8", buffering=1)
     with path.open("w", encoding="utf-8") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
@@ -59,4 +90,5 @@ def logging_to(path: Path | None) -> Iterator[None]:
         os.close(kept[0])
         os.close(kept[1])
         _stream.close()
-        _stream = None
+        _results.close()
+        _stream = _results = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from kvlab.analyse.steps import time_full
 from kvlab.errors import KvlabError
 from kvlab.quantities import Message, Metrics
 from kvlab.raw import RawRun
-from kvlab.records import read_text
+from kvlab.records import read_json
 from kvlab.simulate.counterfactual import agreement, quantities
 
 
@@ -127,7 +126,7 @@ def _judge(repeats: list[RawRun]) -> tuple[list[dict[str, Any]], list[RawRun]]:
 
 def _facts(everything: list[RawRun], root: Path) -> dict[str, Any]:
     """What labels need that is not a number to be compared."""
-    fingerprint = json.loads(read_text(root / "model" / "fingerprint.json"))
+    fingerprint = read_json(root / "model" / "fingerprint.json")
     keep = ("source", "revision", "sha256", "architecture", "parameters", "layers", "heads", "kv_heads", "head_dim")
     engines = {
         f"{run.run.workload}/{run.run.arm}": {"dtype": run.run.dtype, "device": run.run.device} | run.run.engine

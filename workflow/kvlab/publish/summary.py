@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from kvlab import terminal
 from kvlab.publish.words.numbers import text_of
 from kvlab.publish.words.strings import said
 from kvlab.quantities import Metrics
-from kvlab.terminal import say
 
 HEADLINES = (
     ("efficiency.points", "memory efficiency"),
@@ -28,21 +28,16 @@ def show(root: Path) -> None:
     metrics = Metrics.read(root / "metrics.json")
     found = metrics.quantities
     for workload, facts in metrics.facts["workloads"].items():
-        rows = [[f"{workload}", *(title for _, title in COLUMNS)]]
+        table = terminal.table(workload, *(title for _, title in COLUMNS))
         for arm in facts["arms"]:
             shown = [found.get(f"{workload}.{arm}.{name}") for name, _ in COLUMNS]
-            rows.append([f"  {arm}", *(text_of(q, "en") if q else "not run" for q in shown)])
-        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        say("")
-        for row in rows:
-            say(
-                "  ".join(
-                    [row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))]
-                )
-            )
+            table.add_row(f"  {arm}", *(text_of(q, "en") if q else "not run" for q in shown))
+        terminal.show()
+        terminal.show(table)
         for name, title in HEADLINES:
             if quantity := found.get(f"{workload}.{name}"):
                 why = f" ({said('en', quantity.why_none)})" if quantity.why_none else ""
-                say(f"  {title}: {text_of(quantity, 'en')}{why}")
+                terminal.show(f"  {title}: {text_of(quantity, 'en')}{why}")
     page = root / "report.html"
-    say(f"\nreport: {page.resolve()}" if page.exists() else "")
+    if page.exists():
+        terminal.show(f"\nreport: {page.resolve()}")

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from kvlab import terminal
 from kvlab.catalogue import UndeclaredId, known
 from kvlab.errors import KvlabError
 from kvlab.paths import REPORT
@@ -16,7 +17,6 @@ from kvlab.publish.words.numbers import interval_text, text_of, value_text
 from kvlab.publish.words.strings import LANGUAGES, said
 from kvlab.quantities import Message, Metrics, Quantity, Said
 from kvlab.records import write_json
-from kvlab.terminal import say
 
 CLAIMS = REPORT / "claims.yaml"
 HELD, FAILED, NOT_HERE, UNDECIDED = "held", "failed", "not here", "not decided"
@@ -41,22 +41,28 @@ def judge(root: Path, file: Path = CLAIMS) -> list[dict[str, Any]]:
 def write(root: Path) -> list[dict[str, Any]]:
     """Judge and write `claims.json`."""
     verdicts = judge(root)
+    write_json(root / "claims.json", document(verdicts))
+    return verdicts
+
+
+def document(verdicts: list[dict[str, Any]]) -> dict[str, Any]:
+    """What `claims.json` holds."""
     told = [
         {name: asdict(value) if isinstance(value, Message) else value for name, value in verdict.items()}
         for verdict in verdicts
     ]
-    write_json(root / "claims.json", {"schema": 2, "claims": told})
-    return verdicts
+    return {"schema": 2, "claims": told}
 
 
 def show(verdicts: list[dict[str, Any]]) -> int:
     """Print the table; returns how many claims failed."""
-    widths = [max(len(v[k]) for v in verdicts) if verdicts else 0 for k in ("id", "workload")]
+    table = terminal.table("verdict", "claim", "workload", "seen", left=4)
     for v in verdicts:
         seen = said("en", v["seen"])
         if v.get("expected_text"):
             seen += f" (expected {said('en', v['expected_text'])})"
-        say(f"{v['verdict']:<12} {v['id']:<{widths[0]}} {v['workload']:<{widths[1]}} {seen}")
+        table.add_row(v["verdict"], v["id"], v["workload"], seen)
+    terminal.show(table)
     return sum(v["verdict"] == FAILED for v in verdicts)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from kvlab.errors import KvlabError
 from kvlab.quantities import Metrics
-from kvlab.records import PACKINGS, read_run, read_text, write_text
+from kvlab.records import PACKINGS, Phase, read_json, read_lines, read_run, write_text
 
 PROFILES = (
     "https://w3id.org/ro/wfrun/process/0.6",
@@ -39,7 +39,7 @@ def describe(root: Path, project: Path) -> dict[str, Any]:
     from rocrate.model.contextentity import ContextEntity
     from rocrate.rocrate import ROCrate
 
-    environment = json.loads(read_text(root / "environment.json"))
+    environment = read_json(root / "environment.json")
     started, ended = _times(root)
     crate = ROCrate(gen_preview=False, version="1.1")
     crate.metadata.extra_contexts.append(TERMS)
@@ -198,5 +198,5 @@ def _spans(root: Path) -> Iterator[tuple[datetime.datetime, float]]:
         folder = root / "raw" / entry["workload"] / entry["arm"] / str(entry["repeat"])
         run = read_run(folder)
         if run.started_utc:
-            phases = [json.loads(line) for line in read_text(folder / "phases.jsonl").splitlines()]
-            yield datetime.datetime.fromisoformat(run.started_utc), max((p["end_s"] for p in phases), default=0.0)
+            phases = read_lines(folder / "phases.jsonl", Phase)
+            yield datetime.datetime.fromisoformat(run.started_utc), max((p.end_s for p in phases), default=0.0)

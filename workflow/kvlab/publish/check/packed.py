@@ -17,17 +17,30 @@ from pathlib import Path
 from kvlab import config
 from kvlab.analyse.metrics import analyse
 from kvlab.errors import KvlabError
+from kvlab.folders import whole_folder
+from kvlab.publish import notebook
+from kvlab.publish.check import claims
+from kvlab.publish.check.verify import verify
+from kvlab.publish.page.render import render
 from kvlab.quantities import Metrics
-from kvlab.records import PACKINGS, PREEMPTIONS, RAW_FILES, read_run, read_text, there, whole_folder, write_text
+from kvlab.records import PACKINGS, PREEMPTIONS, RAW_FILES, read_run, read_text, there, write_text
+from kvlab.simulate.forecasts import validation
+from kvlab.terminal import say
 
 MANIFEST = "MANIFEST.sha256"
+STRANGE = "not in the manifest"
+REPLAYED = ".kvlab-replay"  # marks a folder that a replay made
 PLAIN = ("config.json", "environment.json", "metrics.json", "model/fingerprint.json")
 
 
 def pack(run: Path, folder: Path) -> int:
     """Pack the run into `folder`, whole or not at all; returns the bytes it takes. Nothing is edited on the way."""
     metrics = Metrics.read(run / "metrics.json")
-    with whole_folder(folder) as building:
+    if (folder / MANIFEST).exists():
+        own = [fault for fault in check(folder) if fault.endswith(STRANGE)]
+        if own:
+            raise KvlabError(f"{own[0]}: not replaced, it would be lost; move it away or name another folder")
+    with whole_folder(folder, MANIFEST) as building:
         for name in PLAIN:
             _copy(run / name, building / name)
         for name in sorted({path.name.partition(".")[0] for path in (run / "workloads").glob("*.jsonl*")}):
@@ -63,13 +76,37 @@ def repack(folder: Path) -> int:
 
 
 def unpack(folder: Path, run: Path) -> list[str]:
-    """Lay a packed run out where the stages can work on it; returns what its manifest finds wrong, a line a file."""
+    """Lay a packed run out where the stages can work on it; returns what its manifest finds wrong, a line a file.
+
+    A changed file is followed by the quantities that rest on it.
+    """
     faults = check(folder)
-    with whole_folder(run) as building:
+    with whole_folder(run, REPLAYED) as building:
         for path in folder.rglob("*"):
             if path.is_file() and path.name != MANIFEST:
                 _copy(path, building / path.relative_to(folder))
-    return faults
+    return faults + affected(folder, faults)
+
+
+def replay(folder: Path, run: Path) -> list[str]:
+    """Run all stages after the measurements on `run`, unpacked from `folder`; returns what is not as it was packed.
+
+    Stops where the metrics differ: the page would show other numbers.
+    """
+    section = config.load(run / "config.json").section
+    metrics = analyse(section("analyse"), run)
+    metrics.write(run / "metrics.json")
+    if faults := same_metrics(folder, run / "metrics.json"):
+        return faults
+    say(f"replay: {len(metrics.quantities)} quantities from {len(metrics.files)} raw logs, the same bytes")
+    asked = section("analyse")
+    validation.validate(run, [*asked["raw"], *asked.get("open", [])], asked["run"]).write(
+        run / validation.FOLDER / "metrics.json"
+    )
+    say(f"replay: {notebook.execute(section('notebook'), run)} figures")
+    claims.write(run)
+    render(section("report"), run)
+    return verify(run / "report.html", section).faults
 
 
 def check(folder: Path) -> list[str]:
@@ -77,7 +114,7 @@ def check(folder: Path) -> list[str]:
     manifest = folder / MANIFEST
     if not manifest.exists():
         raise KvlabError(f"{manifest}: no such file; {folder} is not a packed run")
-    known = {line[66:]: line[:64] for line in read_text(manifest).splitlines()}
+    known = {line[66:]: line[:64] for line in read_text(manifest).split("\n") if line}
     faults = []
     for name, sha256 in known.items():
         path = folder / name
@@ -86,7 +123,7 @@ def check(folder: Path) -> list[str]:
         elif hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
             faults.append(f"{path}: changed since it was packed")
     there = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()} - {MANIFEST}
-    return faults + [f"{folder / name}: not in the manifest" for name in sorted(there - set(known))]
+    return faults + [f"{folder / name}: {STRANGE}" for name in sorted(there - set(known))]
 
 
 def affected(folder: Path, faults: list[str]) -> list[str]:

@@ -96,5 +96,8 @@ class Figures:
 
     def finish(self) -> int:
         """Write the manifest; returns how many figures it holds."""
-        write_json(self.folder / "figures.json", {"figures": self.manifest, "left_out": self.left_out})
+        write_json(
+            self.folder / "figures.json",
+            {"matplotlib": mpl.__version__, "figures": self.manifest, "left_out": self.left_out},
+        )
         return len(self.manifest)

@@ -19,12 +19,13 @@ import numpy as np
 import yaml
 
 from kvlab.accounting import SHARES
+from kvlab.folders import whole_folder
 from kvlab.paths import REPORT
 from kvlab.publish.figures import small_pool
 from kvlab.publish.figures.canvas import LANGUAGES, STYLE
 from kvlab.publish.figures.palette import ARM_COLOURS, INK, MEASURED_BY, colour
 from kvlab.quantities import Metrics
-from kvlab.records import whole_folder, write_json, write_text
+from kvlab.records import write_json, write_text
 from kvlab.simulate.studies import paper_values
 from kvlab.simulate.studies.cases import POLICIES
 
@@ -64,7 +65,7 @@ def draw(section: dict[str, Any], root: Path, palette: str) -> int:
     """Draw all figures of the simulation in `root`; returns how many. LogError where it was not simulated."""
     metrics = Metrics.read(root / "simulated" / "metrics.json")
     manifest = []
-    with whole_folder(root / "simulated" / "figures") as folder:
+    with whole_folder(root / "simulated" / "figures", ".kvlab-figures") as folder:
         for kind, function in KINDS.items():
             if kind == "studies" and not section.get("studies"):
                 continue

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
@@ -19,7 +18,7 @@ from kvlab.publish.words.facts import Fact, Facts
 from kvlab.publish.words.strings import LANGUAGES, look_up
 from kvlab.quantities import Message, Metrics, Quantities, Quantity
 from kvlab.raw import RawRun
-from kvlab.records import read_run, read_text
+from kvlab.records import read_json, read_run, read_text
 from kvlab.simulate.studies import paper_values
 
 COUNTS = ("steady", "saturated", "noisy")
@@ -80,7 +79,7 @@ class Content:
     def _figures(self) -> list[tuple[Path, dict[str, Any]]]:
         folders = [self.root / "figures", self.root / "simulated" / "figures"]
         files = [folder / "figures.json" for folder in folders if (folder / "figures.json").exists()]
-        return [(file.parent, figure) for file in files for figure in json.loads(read_text(file))["figures"]]
+        return [(file.parent, figure) for file in files for figure in read_json(file)["figures"]]
 
     def figure(self, kind: str, workload: str | None) -> dict[str, Any] | None:
         """A figure's drawing in each language, its caption and text alternative; None where it was left out."""

@@ -6,14 +6,13 @@ Like a quantity, a fact leads back to its file: `environment.json#machine.cores_
 from __future__ import annotations
 
 import csv
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kvlab.publish.words import numbers
 from kvlab.publish.words.strings import look_up
-from kvlab.records import digest, read_text, there
+from kvlab.records import digest, read_json, there
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class Facts:
         """A JSON document of the run; None where it is not there (an older run)."""
         if file not in self._documents:
             path = self.root / file
-            self._documents[file] = json.loads(read_text(path)) if there(path) else None
+            self._documents[file] = read_json(path) if there(path) else None
         return self._documents[file]
 
     def get(self, file: str, key: str, kind: str = "text") -> Fact | None:
