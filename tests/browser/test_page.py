@@ -9,6 +9,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 
 from kvlab.publish.words.numbers import interval_text, text_of
+from kvlab.publish.words.strings import of_quantity, said
 from kvlab.quantities import Metrics
 from tests.fixtures.small_run import HOSTILE
 
@@ -55,14 +56,14 @@ def test_every_trail_opens_and_matches_the_metrics(open_page, metrics, run):
         assert trail["open"]
         assert trail["id"] == key
         assert trail["value"] == text_of(quantities[key], "en")
-        assert trail["formula"] == quantity["formula"]
+        assert trail["formula"] == of_quantity("en", quantities[key])
         assert trail["n"] == str(quantity["n"])
         rows = {"all": "all", "document": "the document"}
         assert trail["sources"] == [
             [s["file"], rows.get(s["rows"], s["rows"]), s["sha256"]] for s in quantity["sources"]
         ]
         if quantity["value"] is None:
-            assert quantity["why_none"] in trail["body"]
+            assert said("en", quantities[key].why_none) in trail["body"]
         else:
             assert float(trail["exact"]) == quantity["value"]
         if quantity["interval"]:
@@ -132,7 +133,7 @@ def test_texts_that_mean_harm_are_text(open_page):
         assert visible in shown
     assert page.locator("img").count() == 0
     assert page.locator("b").count() == 0
-    assert page.locator("script").count() == 5
+    assert page.locator("script").count() == 6
 
 
 def test_no_other_script_may_run(browser, run, tmp_path):
@@ -217,8 +218,8 @@ def test_a_quantity_is_found_by_its_name(open_page):
     page = open_page()
     page.locator("#filter").fill("vllm-paged ttft")
     shown = page.locator("[data-name]:visible").all_text_contents()
-    assert len(shown) == 4
-    assert page.locator("#filter-count").text_content() == "4"
+    assert len(shown) == 6
+    assert page.locator("#filter-count").text_content() == "6"
     page.locator("#filter").fill("no such thing")
     assert page.locator("#filter-none").is_visible()
 
@@ -261,14 +262,17 @@ def read_download(page, link):
     return download.value.suggested_filename, download.value.path().read_text(encoding="utf-8")
 
 
-def test_all_quantities_are_there_as_json_and_csv(open_page, metrics):
+def test_all_quantities_are_there_as_json_and_csv(open_page, metrics, run):
+    quantities = Metrics.read(run / "metrics.json").quantities
     page = open_page(accept_downloads=True)
     name, text = read_download(page, page.locator("[data-take=json]"))
     assert name == "small.json"
     told = {one["id"]: one for one in json.loads(text)["quantities"]}
     for key, quantity in metrics.items():
-        for field in ("value", "unit", "n", "formula", "why_none", "sources"):
+        for field in ("value", "unit", "n", "sources"):
             assert told[key][field] == quantity[field], (key, field)
+        assert told[key]["formula"] == of_quantity("en", quantities[key])
+        assert (told[key]["why_none"] is None) == (quantity["value"] is not None)
         assert told[key]["interval"] == quantity["interval"]
     name, text = read_download(page, page.locator("[data-take=csv]"))
     rows = {row["id"]: row for row in csv.DictReader(io.StringIO(text))}
