@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import pytest
 
-from kvlab.config.run import load, parse
+from kvlab.config import load, parse
 from kvlab.errors import ConfigError, NotRunnable
 from kvlab.measure.engines import environment, open_engine, registry
 from kvlab.measure.engines.refusal import ours, refusal, refusals
