@@ -78,6 +78,6 @@ def test_code_from_a_repository_is_not_run(tiny, tmp_path):
     config |= {"model_type": "evil", "auto_map": {"AutoConfig": "evil.EvilConfig"}}
     (bad / "config.json").write_text(json.dumps(config))
     (bad / "evil.py").write_text(f"from pathlib import Path\nPath({str(tmp_path / 'ran')!r}).touch()\n")
-    with pytest.raises(KvlabError, match="trust_remote_code"):
+    with pytest.raises(KvlabError, match="code of its own, which is never run"):
         prepare(section(str(bad)), tmp_path / "out")
     assert not (tmp_path / "ran").exists()

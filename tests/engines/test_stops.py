@@ -107,11 +107,11 @@ def test_a_mistake_of_our_own_is_no_refusal(model, workload, tmp_path, monkeypat
     from kvlab.measure.engines.vllm import recorder
 
     def broken(self):
-        raise ValueError("a fault of kvlab")
+        raise AttributeError("a fault of kvlab")
 
     monkeypatch.setattr(recorder.Recording, "write_pool", broken)
     folder = tmp_path / "raw" / "0"
-    with pytest.raises(ValueError, match="a fault of kvlab"):
+    with pytest.raises(AttributeError, match="a fault of kvlab"):
         measure(
             section("vllm-paged"),
             workload="w",
@@ -128,7 +128,7 @@ def test_a_measurement_leaves_the_environment_of_its_process_as_it_was(model, wo
     before, path = dict(os.environ), list(sys.path)
     for arm in ("hf-sequential-dynamic", "vllm-paged"):
         measure(
-            section(arm, 64),
+            section(arm, 512),
             workload="w",
             arm=arm,
             repeat=0,

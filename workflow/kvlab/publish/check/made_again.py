@@ -18,7 +18,7 @@ from kvlab.publish.check.found import Found, Sections
 from kvlab.publish.figures import simulation
 from kvlab.publish.figures.drawing import Figures
 from kvlab.records import digest, read_json
-from kvlab.simulate.forecasts import validation
+from kvlab.simulate.forecasts import before, validation
 from kvlab.simulate.studies import stage
 
 
@@ -78,7 +78,14 @@ def predicted(root: Path, section: dict[str, Any], found: Found) -> None:
     """The same logs give the same step times and predictions. `section`: that of analyse."""
 
     def make(place: Path) -> None:
-        made = validation.validate(root, [*section["raw"], *section.get("open", [])], section["run"])
+        place.mkdir(exist_ok=True)
+        for one in root.iterdir():
+            if one.name != validation.FOLDER:
+                (place / one.name).symlink_to(one.resolve())
+        which = [*section["raw"], *section.get("open", [])]
+        made = validation.validate(place, which, section["run"])
+        before.add_expected(made, place, root / validation.FOLDER / "expected.json")
+        before.add_grids(made, place, which)
         made.write(place / validation.FOLDER / "metrics.json")
 
     _same_files(root, validation.FOLDER, make, found)

@@ -33,6 +33,7 @@ class VllmEngine:
         self.job = job
         self.llm: Any = None
         self.compile_s = 0.0
+        self.served = False  # whether it has served anything yet
         self.slots = job.kv_slots
         self.gpus = job.settings["tensor_parallel_size"] * job.settings["pipeline_parallel_size"]
         self.steps_file = job.scratch / "steps"
@@ -110,7 +111,8 @@ class VllmEngine:
 
     def serve(self, requests: Sequence[Request], journal: Journal, feed: Feed) -> None:
         """Serve all requests."""
-        with memory(self.job.scratch):
+        # What an engine can't run it may say at its first step only: no kernel for a head size, on a CPU.
+        with memory(self.job.scratch, loading=not self.served):
             ready = self._render(requests, feed)
             if feed.kind == "sequential":
                 for request in requests:
@@ -125,6 +127,7 @@ class VllmEngine:
                     for request in requests:
                         self._add(ready, request.id)
                 self._run(journal)
+        self.served = True
 
     def collect(self, journal: Journal) -> None:
         """Fetch what the scheduler noted since the last time. RuntimeError where it is not empty then."""
