@@ -11,6 +11,7 @@ ROOT = INSTALLED if INSTALLED.is_dir() else WORKFLOW.parent
 NOTEBOOK = ROOT / "workflow" / "notebooks" / "analysis.ipynb"
 REPORT = ROOT / "report"
 DATA = ROOT / "config" / "data"
+PREDICTIONS = DATA.parent / "predictions"
 DOWNLOAD = "download"  # stands for the path of what is fetched from its original public place
 
 

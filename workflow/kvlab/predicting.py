@@ -14,14 +14,9 @@ from kvlab.terminal import say
 def calibrate(args: argparse.Namespace) -> int:
     """Fit step times on one paged run, predict every other one, and compare: predicted/metrics.json."""
     from kvlab.simulate.forecasts import before
-    from kvlab.simulate.forecasts import validation as stage
 
     section = config.load(args.run / "config.json").section("analyse")
-    which = [*section["raw"], *section.get("open", [])]
-    made = stage.validate(args.run, which, section["run"])
-    before.add_expected(made, args.run, paths.ROOT / "config" / "predictions" / f"{section['run']}.json")
-    before.add_grids(made, args.run, which)
-    made.write(args.run / stage.FOLDER / "metrics.json")
+    made = before.calibrate(args.run, section, paths.PREDICTIONS / f"{section['run']}.json")
     for guard in made.guards:
         say(f"calibrate: {guard['workload']}: {guard['outcome']}: {guard['detail']}")
     say(f"calibrate: {sum(one['status'] == 'predicted' for one in made.runs)} runs predicted, {len(made.runs)} in all")
@@ -43,7 +38,7 @@ def predict(args: argparse.Namespace) -> int:
     document = stage.predict_run(
         planned.model_dump(mode="json"), sections, args.calibration, Path("results") / planned.run
     )
-    path = args.output or paths.ROOT / "config" / "predictions" / f"{planned.run}.json"
+    path = args.output or paths.PREDICTIONS / f"{planned.run}.json"
     predictions.write(path, document)
     prediction_table.show(predictions.read(path))
     say(f"predict: {path}; commit it before the run is measured")

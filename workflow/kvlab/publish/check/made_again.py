@@ -18,7 +18,7 @@ from kvlab.publish.check.found import Found, Sections
 from kvlab.publish.figures import simulation
 from kvlab.publish.figures.drawing import Figures
 from kvlab.records import digest, read_json
-from kvlab.simulate.forecasts import before, validation
+from kvlab.simulate.forecasts import before
 from kvlab.simulate.studies import stage
 
 
@@ -80,15 +80,11 @@ def predicted(root: Path, section: dict[str, Any], found: Found) -> None:
     def make(place: Path) -> None:
         place.mkdir(exist_ok=True)
         for one in root.iterdir():
-            if one.name != validation.FOLDER:
+            if one.name != before.FOLDER:
                 (place / one.name).symlink_to(one.resolve())
-        which = [*section["raw"], *section.get("open", [])]
-        made = validation.validate(place, which, section["run"])
-        before.add_expected(made, place, root / validation.FOLDER / "expected.json")
-        before.add_grids(made, place, which)
-        made.write(place / validation.FOLDER / "metrics.json")
+        before.calibrate(place, section, root / before.FOLDER / "expected.json")
 
-    _same_files(root, validation.FOLDER, make, found)
+    _same_files(root, before.FOLDER, make, found)
 
 
 def _same_files(root: Path, folder: str, make: Callable[[Path], None], found: Found) -> None:

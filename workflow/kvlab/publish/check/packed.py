@@ -18,13 +18,14 @@ from kvlab import config
 from kvlab.analyse.metrics import analyse
 from kvlab.errors import KvlabError
 from kvlab.folders import whole_folder
+from kvlab.paths import PREDICTIONS
 from kvlab.publish import notebook
 from kvlab.publish.check import claims
 from kvlab.publish.check.verify import verify
 from kvlab.publish.page.render import render
 from kvlab.quantities import Metrics
 from kvlab.records import PACKINGS, PREEMPTIONS, RAW_FILES, read_run, read_text, there, write_text
-from kvlab.simulate.forecasts import validation
+from kvlab.simulate.forecasts import before
 from kvlab.terminal import say
 
 MANIFEST = "MANIFEST.sha256"
@@ -100,9 +101,7 @@ def replay(folder: Path, run: Path) -> list[str]:
         return faults
     say(f"replay: {len(metrics.quantities)} quantities from {len(metrics.files)} raw logs, the same bytes")
     asked = section("analyse")
-    validation.validate(run, [*asked["raw"], *asked.get("open", [])], asked["run"]).write(
-        run / validation.FOLDER / "metrics.json"
-    )
+    before.calibrate(run, asked, PREDICTIONS / f"{asked['run']}.json")
     say(f"replay: {notebook.execute(section('notebook'), run)} figures")
     claims.write(run)
     render(section("report"), run)

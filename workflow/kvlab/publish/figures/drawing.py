@@ -31,6 +31,13 @@ import matplotlib.pyplot as plt
 KINDS = pool.KINDS | timeline.KINDS | time.KINDS | why.KINDS | paper.KINDS
 
 
+def _clips_numbered(svg: str) -> str:
+    """Clip paths named in order: matplotlib names them by their bounds, whose last bit differs between processes."""
+    names = dict.fromkeys(re.findall(r"#(p[0-9a-f]{10})\b", svg))
+    number = {name: f"p{place:010x}" for place, name in enumerate(names, start=1)}
+    return re.sub(r"\bp[0-9a-f]{10}\b", lambda found: number.get(found[0], found[0]), svg)
+
+
 class Figures:
     """Draws into `folder` and keeps the manifest, `figures.json`."""
 
@@ -92,6 +99,7 @@ class Figures:
             finally:
                 plt.close(canvas.figure)
         shorter = re.sub(r"(\d+\.\d\d)\d{2,}", r"\1", out.getvalue())  # hundredths of a point are fine enough
+        shorter = _clips_numbered(shorter)
         return shorter.replace(INK, "currentColor"), canvas.note
 
     def finish(self) -> int:

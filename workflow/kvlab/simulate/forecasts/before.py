@@ -13,8 +13,18 @@ from kvlab.raw import RawRun
 from kvlab.records import cell, digest, read_text, write_json, write_text
 from kvlab.simulate.forecasts.calibration import CALIBRATES, Calibration, fit
 from kvlab.simulate.forecasts.predictions import Cell, read
-from kvlab.simulate.forecasts.validation import FOLDER, MEASURES
+from kvlab.simulate.forecasts.validation import FOLDER, MEASURES, validate
 from kvlab.simulate.planning import grid
+
+
+def calibrate(root: Path, section: dict[str, Any], predictions: Path) -> Metrics:
+    """The whole stage: fit, predict every other run, and write predicted/. `section`: that of analyse."""
+    which = [*section["raw"], *section.get("open", [])]
+    made = validate(root, which, section["run"])
+    add_expected(made, root, predictions)
+    add_grids(made, root, which)
+    made.write(root / FOLDER / "metrics.json")
+    return made
 
 
 def add_expected(made: Metrics, root: Path, predictions: Path) -> int:
