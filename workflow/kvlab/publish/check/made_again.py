@@ -19,6 +19,7 @@ from kvlab.publish.figures import simulation
 from kvlab.publish.figures.drawing import Figures
 from kvlab.records import digest, read_json
 from kvlab.simulate.forecasts import before
+from kvlab.simulate.forecasts.validation import FOLDER
 from kvlab.simulate.studies import stage
 
 
@@ -80,11 +81,11 @@ def predicted(root: Path, section: dict[str, Any], found: Found) -> None:
     def make(place: Path) -> None:
         place.mkdir(exist_ok=True)
         for one in root.iterdir():
-            if one.name != before.FOLDER:
+            if one.name != FOLDER:
                 (place / one.name).symlink_to(one.resolve())
-        before.calibrate(place, section, root / before.FOLDER / "expected.json")
+        before.calibrate(place, section, root / FOLDER / "expected.json")
 
-    _same_files(root, before.FOLDER, make, found)
+    _same_files(root, FOLDER, make, found)
 
 
 def _same_files(root: Path, folder: str, make: Callable[[Path], None], found: Found) -> None:
