@@ -42,7 +42,7 @@ EXPECTED: dict[str, tuple[set[str], set[str], set[str]]] = {
     "publish/page/render.py": (PAGE, set(), set()),
     "publish/check/verify.py": ({"verify"}, set(), set()),
     "cli.py": (set(), set(), set()),
-    "config.py": (set(), set(), set()),
+    "config/run.py": (set(), set(), set()),
     "arms.py": (set(), set(), set()),
 }
 

@@ -23,11 +23,12 @@ from typing import Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from kvlab.accounting import Floats
 from kvlab.errors import ConfigError, LogError
 from kvlab.paths import DATA, DOWNLOAD, lengths_variable
 from kvlab.prepare import lengths
 from kvlab.prepare.lengths import PAPER_MAX_TOTAL, Lengths
+
+Floats = npt.NDArray[np.float64]
 
 HEADER = ["prompt_tokens", "output_tokens"]
 SUMMARY = DATA / "sharegpt-summary.json"
