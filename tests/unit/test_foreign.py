@@ -11,7 +11,7 @@ from kvlab.cli import main
 from kvlab.publish.check.verify import verify
 from kvlab.publish.page import render
 
-FILES = ("seed.jsonl", "fingerprint.json")
+SECTIONS = {"analyse": {"analysis": {"bootstrap_resamples": 100, "confidence": 0.95}, "run": "small", "raw": []}}
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +47,22 @@ def test_its_own_requests_and_model_are_accepted(run):
     assert main(["analyse", str(run)]) == 0
 
 
-@pytest.mark.parametrize("change", [other_requests, other_model, no_requests])
-def test_others_are_refused_and_named(run, capfd, change):
+@pytest.mark.parametrize(
+    ("change", "file"),
+    [
+        (other_requests, "seed.jsonl: sha256"),
+        (other_model, "fingerprint.json"),
+        (no_requests, "seed.jsonl: no such file"),
+    ],
+)
+def test_others_are_refused_and_named(run, capfd, change, file):
+    def named():
+        faults = verify(run / "report.html", lambda name: SECTIONS.get(name, {})).faults
+        return [fault for fault in faults if file in fault]
+
+    assert named() == []
     kept, said = (run / "metrics.json").read_bytes(), change(run)
     assert main(["analyse", str(run)]) == 2
     assert said in capfd.readouterr().err
     assert (run / "metrics.json").read_bytes() == kept
-    sections = {"analyse": {"analysis": {"bootstrap_resamples": 100, "confidence": 0.95}, "run": "small", "raw": []}}
-    found = verify(run / "report.html", lambda name: sections.get(name, {}))
-    assert any(Path(where).name in fault for fault in found.faults for where in FILES)
+    assert named()
