@@ -65,6 +65,27 @@ def test_what_is_said_of_the_committed_runs_is_what_their_logs_say(text, capsys)
     assert f"```text\n{table('smoke-cpu')}\n```" in text
     assert f"```text\n{table('h100').split(chr(10) * 2)[0]}\n```" in text  # its first workload
 
+    assert f"```text\n{table('llama-8b')}\n```" in text
+
+    large = Metrics.read(ROOT / "results/reference/llama-8b/metrics.json").quantities
+    policies = Metrics.read(ROOT / "results/reference/opt-13b-policies/metrics.json").quantities
+    for found, key in (
+        (large, "azure-conv.queued.paging.running.mean"),
+        (large, "azure-conv.queued.speedup"),
+        (large, "azure-conv.queued.factor.engine"),
+        (large, "azure-conv.queued.factor.batching"),
+        (large, "azure-conv.queued.factor.paging"),
+        (large, "azure-conv.factor.paging"),
+        (large, "azure-conv.vllm-contiguous.tpot.median"),
+        (large, "azure-conv.vllm-paged.tpot.median"),
+        (large, "azure-conv.vllm-paged.recomputed.share"),
+        (policies, "open.vllm-contiguous@2.2.queued.share.tokens"),
+        (policies, "open.vllm-pow2@3.queued.share.tokens"),
+        (policies, "open.vllm-oracle@4.queued.share.tokens"),
+        (policies, "open.vllm-paged@8.4.queued.share.tokens"),
+    ):
+        assert text_of(found[key], "en").replace("\xa0", " ") in text
+
     measured = Metrics.read(ROOT / "results/reference/h100/metrics.json").quantities
     for found, name in (
         (measured, "factor.engine"),
