@@ -78,6 +78,11 @@ def test_a_prompt_that_is_too_long_fails_again(copy):
     assert "workload" in copy.due(*settings)
 
 
+def _hears_an_interrupt():
+    """A shell starts what runs in the background deaf to interrupts, and its children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_an_interrupted_measurement_is_still_due(copy):
     settings = ("--config", "attn_implementation=eager")
     running = subprocess.Popen(
@@ -88,6 +93,7 @@ def test_an_interrupted_measurement_is_still_due(copy):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
+        preexec_fn=_hears_an_interrupt,
     )
     _wait_for_measure(copy.root, running)
     os.killpg(running.pid, signal.SIGINT)  # as a terminal does
