@@ -234,6 +234,7 @@ def test_what_was_chosen_survives_a_reload_and_a_copied_address(open_page):
     page.select_option("#pool-follow", "2")
     moment = page.locator("#pool-time").text_content()
     page.locator(".contents a[href='#gpu']").click()
+    page.wait_for_url("**#gpu&*lang=zh*")  # the link's address comes first, what was chosen is put back into it
     address = page.url
     for other in (page, open_page(address[address.index("#") :])):
         other.reload()
