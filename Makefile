@@ -6,6 +6,8 @@ SHELL := /bin/bash
 CONFIG ?= config/smoke.yaml
 ENGINES ?= auto
 ARGS ?=
+SAMPLE := docs/sample/report.html
+SAMPLED := llama-8b
 export ENGINES
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
@@ -31,10 +33,13 @@ simulate: ## The paper's memory figures, simulated: half a minute, no engine, no
 replay: ## Recompute the committed runs from their raw logs and compare, byte for byte: no engine, no GPU
 	@python -c 'import babel, matplotlib, papermill, pydantic, scipy, kvlab' 2>/dev/null || ENGINES=none workflow/setup
 	@for run in results/reference/*/; do python -m kvlab replay "$$run" || exit 1; done
+	@cmp -s results/replay/$(SAMPLED)/report.html $(SAMPLE) || echo "$(SAMPLE): not the page that this replay gives; make it anew: make repack"
 
-repack: ## Compute the committed runs' numbers anew from their own raw logs: after quantities or their ids have changed
-	@python -c 'import kvlab, pydantic, scipy' 2>/dev/null || ENGINES=none workflow/setup
+repack: ## Make the committed runs' numbers and the sample page anew from the raw logs: after quantities or the page have changed
+	@python -c 'import babel, matplotlib, papermill, pydantic, scipy, kvlab' 2>/dev/null || ENGINES=none workflow/setup
 	@for run in results/reference/*/; do python -m kvlab repack "$$run" || exit 1; done
+	@python -m kvlab replay results/reference/$(SAMPLED)
+	@mkdir -p $(dir $(SAMPLE)) && cp results/replay/$(SAMPLED)/report.html $(SAMPLE)
 
 check: ## Style, types and unit tests: about a minute, no engine is started
 	@{ command -v ruff && command -v mypy && command -v pytest; } >/dev/null || ENGINES=none workflow/setup --dev

@@ -2,13 +2,18 @@
 
 import hashlib
 import json
+import re
 import shutil
+from pathlib import Path
 
 import pytest
 from tests.fixtures import small_run
 
 from kvlab.errors import KvlabError
 from kvlab.publish.check import packed
+from kvlab.quantities import Metrics
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -55,3 +60,17 @@ def test_logs_that_were_changed_are_not_packed_anew(reference):
     file.write_text(file.read_text() + " ")
     with pytest.raises(KvlabError, match="changed since it was packed"):
         packed.repack(reference)
+
+
+def test_the_sample_page_shows_the_packed_runs_numbers():
+    """Whether its text and style are current too, `make replay` says."""
+    page = (ROOT / "docs" / "sample" / "report.html").read_text(encoding="utf-8")
+    shown = json.loads(re.search(r'id="trail-data">(.*?)</script>', page, re.DOTALL).group(1))
+    reference = ROOT / "results" / "reference" / shown["run"]
+    known = {q.id: q for q in Metrics.read(reference / "metrics.json").quantities}
+    assert known.keys() <= shown["quantities"].keys(), "make repack"
+    for name, quantity in known.items():
+        entry = shown["quantities"][name]
+        assert entry.get("x") == (None if quantity.value is None else repr(quantity.value)), name
+        files = [shown["files"][file] for file, _ in shown["sources"][entry["s"]]]
+        assert files == [[source.file, source.sha256] for source in quantity.sources], name
