@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import shutil
 import signal
@@ -45,6 +46,16 @@ def test_results_go_to_standard_output_and_nothing_else_does(run, capsys, comman
     out, err = capsys.readouterr()
     assert out.strip()
     assert err == ""
+
+
+def test_the_summary_says_nothing_of_arms_that_nobody_asked_for(run, capsys):
+    cli.main(["summary", str(run)])
+    told = capsys.readouterr().out
+    _, seed, pressured = re.split(r"^(?=seed|pressured)", told, flags=re.M)
+    assert "memory efficiency: " in seed  # which has the sequential arm
+    assert "memory efficiency: " not in pressured
+    assert "paging alone: " in pressured
+    assert "was not run" not in told
 
 
 def test_a_result_reaches_a_pipe_also_with_a_log(run, tmp_path):

@@ -61,6 +61,27 @@ def test_a_margin_counts_as_the_same(small, other, factor, interval, margin, ver
     assert line(small, other, name, margin=margin).verdict == verdict
 
 
+def test_values_that_are_shown_alike_never_differ(small, other):
+    """A reader can't see in what < 0.001 s and < 0.001 s differ, whatever their intervals."""
+    for run, value in ((small, 2e-4), (other, 8e-4)):
+        file = run / "metrics.json"
+        before = file.read_text(encoding="utf-8")
+        document = json.loads(before)
+        for quantity in document["quantities"]:
+            if quantity["unit"] in ("s", "ms") and quantity["value"] is not None:
+                quantity["value"], quantity["interval"] = value, [value, value]
+        file.write_text(json.dumps(document), encoding="utf-8")
+        if run is small:
+            kept = before
+    try:
+        lines = compare(small, other)
+    finally:
+        (small / "metrics.json").write_text(kept, encoding="utf-8")
+    alike = [one for one in lines if one.ours == one.theirs and one.why == "the same as shown"]
+    assert {one.ours for one in alike} == {"<\u00a00.001\u00a0s", "<\u00a00.001\u00a0ms"}
+    assert not [one for one in lines if one.verdict == "differ" and one.ours == one.theirs]
+
+
 def test_a_factor_that_differs_is_a_conclusion_that_differs(small, other, capsys):
     scaled(other, "seed.speedup", 2.0)
     assert line(small, other, "seed.speedup").kind == "factor"

@@ -8,6 +8,7 @@ from tests.raw_logs import section, write_model, write_raw
 from kvlab.analyse.metrics import analyse
 from kvlab.catalogue import UndeclaredId, unit_of
 from kvlab.errors import LogError
+from kvlab.publish.words.numbers import text_of
 from kvlab.publish.words.strings import said
 from kvlab.quantities import Metrics, Quantities, Quantity, Source
 from kvlab.records import Output, Sample, Served, Step
@@ -110,6 +111,24 @@ def test_a_rung_that_is_missing_joins_two_factors(root):
     q = ladder(root, {"hf-sequential-static": 40.0, "vllm-sequential": 20.0, "vllm-paged": 8.0}).quantities
     assert q["w.factor.batching-and-paging"].value == pytest.approx(2.5)
     assert "w.factor.paging" not in q
+
+
+def test_an_arm_that_nobody_asked_for_is_not_said_to_have_failed(root):
+    """Not asked for, in both languages; and one that was asked for and could not run is named."""
+    q = ladder(root, {"vllm-contiguous": 10.0, "vllm-paged": 8.0}).quantities
+    for name in ("speedup", "vllm-paged.speedup", "efficiency.ratio", "efficiency.points"):
+        assert text_of(q[f"w.{name}"], "en") == "not measured"
+        assert text_of(q[f"w.{name}"], "zh") == "未测量"
+        why = said("en", q[f"w.{name}"].why_none)
+        assert why == "this workload has no hf-sequential-static arm; it asks for vllm-contiguous, vllm-paged"
+        assert "vllm-contiguous, vllm-paged" in said("zh", q[f"w.{name}"].why_none)
+    write_raw(root, "hf-sequential-static", status="not_run", reason="out of memory")
+    for file in ("phases", "steps", "requests", "device", "outputs"):
+        (root / f"raw/w/hf-sequential-static/0/{file}.jsonl").write_text("")
+    arms = ("hf-sequential-static", "vllm-contiguous", "vllm-paged")
+    q = analyse(section(*[("w", arm, 0) for arm in arms]), root).quantities
+    assert text_of(q["w.speedup"], "en") == "not run"
+    assert said("en", q["w.efficiency.points"].why_none) == "hf-sequential-static was not run on this workload"
 
 
 def test_a_cut_gives_ratios_the_same_requests(root):

@@ -2,6 +2,9 @@
 
 import gzip
 import lzma
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -111,6 +114,30 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
     with whole_folder(folder, "mark") as building:
         (building / "run.json").write_text("whole")
     assert {p.name for p in folder.iterdir()} == {"run.json", "mark"}
+
+
+def test_what_a_killed_process_left_of_a_folder_goes_and_what_another_writes_stays(tmp_path):
+    code = f"""
+import os, signal, sys
+from pathlib import Path
+from kvlab.folders import whole_folder
+with whole_folder(Path({str(tmp_path / "figures")!r}), "mark") as building:
+    (building / "half.svg").write_text("half")
+    print(building, flush=True)
+    sys.stdin.readline()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    both = [subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1, text=True) for _ in range(2)]
+    (tmp_path / ".figures.old").mkdir()  # of the user's
+    places = [Path(one.stdout.readline().strip()) for one in both]
+    both[0].communicate("go\n")
+    with whole_folder(tmp_path / "figures", "mark"):
+        assert not places[0].exists()
+        assert (places[1] / "half.svg").exists()
+    both[1].communicate("go\n")
+    with whole_folder(tmp_path / "figures", "mark"):
+        pass
+    assert sorted(one.name for one in tmp_path.iterdir()) == [".figures.old", "figures"]
 
 
 def test_an_empty_folder_is_replaced(tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -18,11 +20,18 @@ def whole_folder(folder: Path, mark: str) -> Iterator[Path]:
 
     Only an empty folder (Snakemake makes that of a job's outputs) or an older result of the same stage is replaced,
     known by the file `mark`, which every result of the stage holds. KvlabError where anything else is in the way.
+    The temporary folder is locked while it is written: one that nobody holds is of a process that was killed, and goes.
     """
     folder = Path(folder)
     _refuse_what_others_made(folder, mark)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    prefix = f".{folder.name}.unfinished-"
+    for left in [one for one in folder.parent.iterdir() if one.name.startswith(prefix)]:
+        if (held := _lock(left)) is not None:
+            shutil.rmtree(left, ignore_errors=True)
+            os.close(held)
+    building = Path(tempfile.mkdtemp(dir=folder.parent, prefix=prefix))
+    lock = _lock(building)
     try:
         yield building
         if not (building / mark).exists():
@@ -35,6 +44,23 @@ def whole_folder(folder: Path, mark: str) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(building, ignore_errors=True)
         raise
+    finally:
+        if lock is not None:
+            os.close(lock)
+
+
+def _lock(folder: Path) -> int | None:
+    """A lock on a folder, until it is closed or its process ends; None where another process has it.
+
+    Also None where the file system has no locks: nothing is removed there.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
 
 
 def _refuse_what_others_made(folder: Path, mark: str) -> None:

@@ -92,7 +92,7 @@ def check_workload(sheet: Sheet, workload: str, runs: Mapping[str, Sequence[RawR
         _outputs(sheet, workload, runs),
         _undisturbed(flat),
         _gpu_bound(flat),
-        _pressure(runs),
+        _pressure(sheet, workload, runs),
     ]
     return [{"workload": workload} | guard for guard in guards]
 
@@ -202,8 +202,8 @@ def _gpu_bound(runs: Sequence[RawRun]) -> Guard:
     return _guard("gpu-bound", True, Message("gpu-bound", {"busy": f"{BUSY:.0%}"}))
 
 
-def _pressure(runs: Mapping[str, Sequence[RawRun]]) -> Guard:
-    why = paging_undecided(runs)
+def _pressure(sheet: Sheet, workload: str, runs: Mapping[str, Sequence[RawRun]]) -> Guard:
+    why = paging_undecided(sheet, workload, runs)
     return _guard("pool-pressure", None if why else True, why or Message("pressure"))
 
 

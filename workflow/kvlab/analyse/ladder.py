@@ -119,7 +119,7 @@ def _paging(sheet: Sheet, workload: str, runs: Runs) -> None:
     for arm in (CONTIGUOUS, *(arm for arm in RESERVING if arm in runs)):
         key = f"{workload}.paging.gain" + ("" if arm == CONTIGUOUS else f".{arm}")
         formula = _of("throughput-ratio-all", PAGED, arm)
-        why = paging_undecided(runs, arm)
+        why = paging_undecided(sheet, workload, runs, arm)
         if why:
             sources = [run.source("steps.jsonl") for name in (PAGED, arm) for run in runs.get(name, ())]
             sheet.undecided(key, formula, why, sources)
@@ -128,7 +128,7 @@ def _paging(sheet: Sheet, workload: str, runs: Runs) -> None:
         sheet.ratio(key, top, bottom, formula)
 
 
-def paging_undecided(runs: Runs, against: str = CONTIGUOUS) -> Message | None:
+def paging_undecided(sheet: Sheet, workload: str, runs: Runs, against: str = CONTIGUOUS) -> Message | None:
     """Why no claim about paging can be made; None where one can.
 
     Paging decides how many requests a full pool holds. Where the pool was not full, or nobody waited for room, the two
@@ -137,7 +137,7 @@ def paging_undecided(runs: Runs, against: str = CONTIGUOUS) -> Message | None:
     """
     for arm in (PAGED, against):
         if not runs.get(arm):
-            return Message("arm-not-run-here", {"arm": arm})
+            return sheet.absent(workload, arm)
     least = f"{SATURATED_TIME:.0%}"
     if not all(run.time_waiting() >= SATURATED_TIME for run in runs[against]):
         return Message("nothing-queued", {"arm": against, "time": least})

@@ -43,6 +43,7 @@ def analyse(section: dict[str, Any], root: Path) -> Metrics:
             if kept:
                 describe_arm(sheet, f"{workload}.{arm}", kept)
                 counted[arm] = kept
+        sheet.asked[workload] = list(arms)
         compare_arms(sheet, workload, counted)
         asked = next((run.run.kv_slots_asked for repeats in counted.values() for run in repeats), None)
         metrics.guards += check_workload(sheet, workload, counted, asked)

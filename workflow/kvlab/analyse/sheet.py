@@ -19,6 +19,7 @@ class Sheet:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.quantities = Quantities()
+        self.asked: dict[str, list[str]] = {}  # of each workload: the arms that the configuration asks for
         self._blocks: dict[str, list[int]] = {}  # of each id's samples: the block (process) that each is of
 
     def arm(
@@ -64,10 +65,8 @@ class Sheet:
     def ratio(self, key: str, top: Quantity | None, bottom: Quantity | None, formula: Message) -> Quantity:
         """`top` ÷ `bottom`, of the blocks that both have: the geometric mean, with the t interval of the logarithms."""
         sources = _union([q for q in (top, bottom) if q is not None])
-        missing = [q for q in (top, bottom) if q is None or q.value is None]
-        if missing or top is None or bottom is None:
-            why = next((q.why_none for q in missing if q is not None), None) or Message("arm-not-run")
-            return self.undecided(key, formula, why, sources)
+        if top is None or bottom is None or top.value is None or bottom.value is None:
+            return self.undecided(key, formula, self._missing(key, formula, top, bottom), sources)
         above, below = (dict(zip(self._blocks[q.id], q.samples, strict=True)) for q in (top, bottom))
         both = [block for block in above if block in below]
         if not both:
@@ -95,11 +94,25 @@ class Sheet:
         """`top` − `bottom`, of the medians."""
         sources = _union([q for q in (top, bottom) if q is not None])
         if top is None or bottom is None or top.value is None or bottom.value is None:
-            return self.undecided(key, formula, Message("arm-not-run"), sources)
+            return self.undecided(key, formula, self._missing(key, formula, top, bottom), sources)
         unit = unit_of(key) or "points"
         return self.quantities.add(
             Quantity(key, top.value - bottom.value, unit, formula, min(top.n, bottom.n), sources)
         )
+
+    def absent(self, workload: str, arm: str) -> Message:
+        """Why an arm has nothing here: the workload does not ask for it, or no run of it counts."""
+        asked = self.asked.get(workload, [arm])
+        if arm not in asked:
+            return Message("arm-not-asked", {"arm": arm, "arms": ", ".join(asked)})
+        return Message("arm-not-run-here", {"arm": arm})
+
+    def _missing(self, key: str, formula: Message, top: Quantity | None, bottom: Quantity | None) -> Said:
+        """Why a number across two arms has no value: the reason of the one that has none, or why it is absent."""
+        workload, sides = key.partition(".")[0], {"bottom": bottom, "top": top}
+        why = next((q.why_none for q in sides.values() if q and q.why_none), None)
+        absent = [self.absent(workload, str(formula.values[side])) for side, q in sides.items() if q is None]
+        return why or min(absent, key=lambda message: message.key, default=Message("no-data"))
 
     def undecided(self, key: str, formula: Message, why: Said, sources: Sequence[Source] = ()) -> Quantity:
         """A quantity that the logs don't decide, with the reason."""

@@ -35,7 +35,8 @@ def show(root: Path) -> None:
         terminal.show()
         terminal.show(table)
         for name, title in HEADLINES:
-            if quantity := found.get(f"{workload}.{name}"):
+            quantity = found.get(f"{workload}.{name}")
+            if quantity and getattr(quantity.why_none, "key", "") != "arm-not-asked":
                 why = f" ({said('en', quantity.why_none)})" if quantity.why_none else ""
                 terminal.show(f"  {title}: {text_of(quantity, 'en')}{why}")
     page = root / "report.html"

@@ -112,8 +112,10 @@ def _judge(
     largest = max(abs(x.value), abs(y.value))
     off = abs(x.value - y.value) / largest if largest else 0.0
     apart = f"{off:.1%} apart"
-    if off <= margin or shown[0] == shown[1]:
+    if off <= margin:
         return AGREE, *_two(shown), apart
+    if shown[0] == shown[1]:  # both below what is shown, say; no reader could see in what they differ
+        return AGREE, *_two(shown), "the same as shown"
     if x.interval and y.interval:
         overlap = x.interval[1] >= y.interval[0] and y.interval[1] >= x.interval[0]
         return (AGREE if overlap else DIFFER), *_two(shown), f"{apart}, intervals {'overlap' if overlap else 'apart'}"

@@ -99,4 +99,9 @@ def _kind_of_none(why: Said | None) -> str:
     key = why.key if isinstance(why, Message) else ""
     if key.startswith("arm-not-run"):
         return "not_run"
-    return {"not-told": "not_told", "no-counter": "not_told", "never-queued": "not_queued"}.get(key, "not_decided")
+    return {
+        "arm-not-asked": "not_asked",
+        "not-told": "not_told",
+        "no-counter": "not_told",
+        "never-queued": "not_queued",
+    }.get(key, "not_decided")
