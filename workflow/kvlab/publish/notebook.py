@@ -31,6 +31,7 @@ def execute(section: dict[str, Any], root: Path) -> int:
                 kernel_name="python3",
                 progress_bar=False,
                 cwd=str(NOTEBOOK.parent),
+                extra_arguments=["--IPKernelApp.log_level=ERROR"],  # else it warns of TCP, which stays on this machine
             )
         except PapermillExecutionError as error:
             raise KvlabError(
