@@ -10,6 +10,7 @@ from typing import ClassVar
 
 import pytest
 
+from kvlab import records
 from kvlab.config import load, parse
 from kvlab.errors import ConfigError, NotRunnable
 from kvlab.measure.engines import environment, open_engine, registry
@@ -20,7 +21,7 @@ from kvlab.measure.passes import Planned, in_block
 from kvlab.measure.run import measure_process
 from kvlab.measure.store import Store
 from kvlab.prepare.arrivals import planned
-from kvlab.records import Request, Run, read_run, write_lines
+from kvlab.records import Request, Run, read_lines, read_run, write_lines
 from kvlab.simulate import agree
 
 ARMS = ["vllm-contiguous", "vllm-paged"]
@@ -185,6 +186,8 @@ class Served:
         if feed.policy == "orca-oracle":
             raise KeyboardInterrupt
         for request in requests:
+            if feed.policy == "reserved" and request.id == 2:
+                journal.check_time(2**62)
             journal.arrive([request.id], 1)
             journal.tokens(request.id, [7] * request.max_new_tokens, 2)
             journal.finish(request.id, "length", 2)
@@ -270,6 +273,21 @@ def test_a_process_that_is_stopped_keeps_its_whole_passes(process, tmp_path):
     assert read_run(raw / "vllm-paged" / "0").status == "completed"
     assert sorted(path.name for path in raw.iterdir() if any(path.iterdir())) == ["vllm-paged"]
     assert "all paged" not in process(["vllm-paged", "vllm-contiguous"])[1]
+
+
+def test_a_pass_that_is_stopped_at_its_budget_says_so_and_keeps_what_it_did(process, tmp_path):
+    runs, log = process(["vllm-reserved", "vllm-paged"])
+    assert [(run.status, run.stopped) for run in runs] == [("stopped", "all"), ("completed", None)]
+    assert "2 of 6 requests" in runs[0].reason
+    assert log.count("settle") == 3  # what is unfinished is dropped before the next pass
+    folder = tmp_path / "raw/w/vllm-reserved/0"
+    assert json.loads((folder / "run.json").read_text())["stopped"] == "all"
+    served = read_lines(folder / "requests.jsonl", records.Served)
+    assert [one.finish_s is None for one in served] == [False] * 2 + [True] * 4
+    assert {one.asked_tokens for one in served[2:]} == {5}
+    phase = read_lines(folder / "phases.jsonl", records.Phase)[-1]
+    assert all(phase.start_s <= one.arrival_s <= phase.end_s for one in served[2:])
+    assert "all reserved" in process(["vllm-reserved"])[1]  # it is measured again when it is asked for again
 
 
 def test_a_measurement_puts_the_environment_back():

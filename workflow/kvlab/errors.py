@@ -27,6 +27,10 @@ class NotRunnable(KvlabError):
     """This machine can't run this arm: the run is recorded as not run, with this reason, and the others go on."""
 
 
+class OutOfTime(NotRunnable):
+    """A measurement reached its time budget: what it measured so far bounds what it would have given."""
+
+
 def told(error: ValidationError) -> str:
     """The first thing that pydantic finds wrong: the key and why, on one line."""
     fault = error.errors(include_url=False)[0]

@@ -34,6 +34,9 @@ UNITS = {
 }
 
 
+COUNTS = ("steady", "saturated", "noisy")  # the classes of runs that count
+
+
 @dataclass(frozen=True)
 class Message:
     """A formula, a reason or a finding: a key of `said` in the strings, and what fills its holes.
@@ -73,7 +76,8 @@ class Quantity:
 
     `value` is None where the logs don't decide it; `why_none` then says why. `samples` has one value a repeat, in
     order. `interval`, from three repeats on, is what `interval_kind` says: "range" (lowest and highest of fewer than
-    six), "bootstrap" (of the median), or "t" (of a ratio: paired logarithms over blocks).
+    six), "bootstrap" (of the median), or "t" (of a ratio: paired logarithms over blocks). `bound`, where a run was
+    stopped before it was done: "least" (the true value is no smaller) or "most" (no larger); there is no interval then.
     """
 
     id: str
@@ -86,6 +90,7 @@ class Quantity:
     samples: list[float] = field(default_factory=list)
     why_none: Said | None = None
     interval_kind: str | None = None
+    bound: str | None = None
 
     def __post_init__(self) -> None:
         if self.unit not in UNITS:
@@ -136,6 +141,10 @@ class Quantities:
         return len(self._by_id)
 
 
+def _told(quantity: Quantity) -> dict[str, Any]:
+    return {name: value for name, value in asdict(quantity).items() if name != "bound" or value is not None}
+
+
 @dataclass
 class Metrics:
     """`metrics.json`: every quantity of a run, and the facts that are not numbers.
@@ -160,13 +169,18 @@ class Metrics:
             return None
         return f"{len(ids)} quantities rest on it: {', '.join(ids)}"
 
+    def counts(self, workload: str, arm: str) -> bool:
+        """Whether a run of the arm counts: one that ran to its end, without a fault."""
+        mine = (e for e in self.runs if (e["workload"], e["arm"]) == (workload, arm))
+        return any(entry["validity"] in COUNTS for entry in mine)
+
     def write(self, path: Path) -> None:
         """The same metrics give the same bytes."""
         document = {name: getattr(self, name) for name in ("schema", "run", "facts", "files")}
         for entries in ("runs", "guards"):
             document[entries] = [{k: asdict(v) if isinstance(v, Message) else v for k, v in entry.items()}
                                  for entry in getattr(self, entries)]  # fmt: skip
-        write_json(path, document | {"quantities": [asdict(q) for q in self.quantities]})
+        write_json(path, document | {"quantities": [_told(q) for q in self.quantities]})
 
     @classmethod
     def read(cls, path: Path) -> Metrics:

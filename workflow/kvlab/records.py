@@ -127,7 +127,7 @@ class Run(Record):
     workload: str
     arm: str
     repeat: int
-    status: str  # completed, not_run or failed
+    status: str  # completed, stopped (at its time budget, while it was measured), not_run or failed
     reason: str | None = None
     schema: int = SCHEMA
     origin_ns: int = 0
@@ -157,6 +157,7 @@ class Run(Record):
     policy: str | None = None  # who is admitted: paged, orca-max, orca-pow2, orca-oracle, reserved; None: not told
     rate: float | None = None  # requests a second that arrive; None: all are there from the start
     arrivals: dict[str, Any] = field(default_factory=dict)  # of an open loop, as configured
+    stopped: str | None = None  # the part in which its time was over: what is unfinished there is a lower bound
     process: dict[str, Any] = field(default_factory=dict)  # id, name, block, pass (from 0), order: its passes' cells
 
     @property
@@ -289,8 +290,7 @@ def write_lines(path: Path, records: Iterable[Any]) -> None:
 
 
 def _told(record: Any) -> dict[str, Any]:
-    values = ((f, getattr(record, f.name)) for f in fields(record))
-    return {f.name: value for f, value in values if f.default is MISSING or value != f.default}
+    return {f.name: v for f in fields(record) if (v := getattr(record, f.name)) != f.default or f.default is MISSING}
 
 
 def umask() -> int:

@@ -41,8 +41,9 @@ def run_faults(run: RawRun) -> list[Said]:
         run.accounting  # noqa: B018 - computing it checks every identity at every step
     except LogError as error:
         faults.append(str(error))
-    # A cell of an open loop ends at its time limit, whoever is not through.
-    if run.run.rate is None and (unfinished := [one.id for one in run.served if one.finish_s is None]):
+    # A cell of an open loop ends at its time limit, whoever is not through; so does what is stopped at its budget.
+    whole = run.run.rate is None and run.run.stopped is None
+    if whole and (unfinished := [one.id for one in run.served if one.finish_s is None]):
         faults.append(Message("unfinished", {"ids": str(unfinished)}))
     if cached := sum(one.cached_tokens for one in run.served):
         faults.append(Message("prefix-cache", {"n": cached}))

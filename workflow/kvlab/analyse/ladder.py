@@ -30,16 +30,19 @@ def common_part(runs: Runs) -> str:
     return "cut" if cut else "all"
 
 
-def compare_arms(sheet: Sheet, workload: str, runs: Runs) -> None:
-    """Put the quantities `<workload>.<name>` across arms on the sheet. `runs`: each arm's repeats that count."""
-    common = _throughputs(sheet, workload, runs, common_part(runs))
-    full = {arm: sheet.quantities[f"{workload}.{arm}.throughput"] for arm in runs}
+def compare_arms(sheet: Sheet, workload: str, runs: Runs, timed: Runs) -> None:
+    """Put the quantities `<workload>.<name>` across arms on the sheet. `runs`: each arm's repeats that count.
+
+    `timed`: with those that were stopped at their time budget, whose times are bounds.
+    """
+    common = _throughputs(sheet, workload, timed, common_part(timed))
+    full = {arm: sheet.quantities[f"{workload}.{arm}.throughput"] for arm in timed}
     _speedups(sheet, workload, common)
     _factors(sheet, workload, common, "")
     _factors(sheet, workload, full, "queued.")
     _graphs(sheet, workload, common)
     _memory(sheet, workload, runs)
-    _paging(sheet, workload, runs)
+    _paging(sheet, workload, runs, timed)
     _noise(sheet, workload, runs, common)
 
 
@@ -114,12 +117,13 @@ def _memory(sheet: Sheet, workload: str, runs: Runs) -> None:
         sheet.ratio(f"{workload}.paging.{name}", *both(f"{name}.median"), _of(f"paging.{name}", PAGED, CONTIGUOUS))
 
 
-def _paging(sheet: Sheet, workload: str, runs: Runs) -> None:
+def _paging(sheet: Sheet, workload: str, runs: Runs, timed: Runs) -> None:
     """What paging itself gives against each policy that reserves, or why this run can't tell."""
-    for arm in (CONTIGUOUS, *(arm for arm in RESERVING if arm in runs)):
+    for arm in (CONTIGUOUS, *(arm for arm in RESERVING if arm in timed)):
         key = f"{workload}.paging.gain" + ("" if arm == CONTIGUOUS else f".{arm}")
         formula = _of("throughput-ratio-all", PAGED, arm)
-        why = paging_undecided(sheet, workload, runs, arm)
+        stopped = next((one for one in (PAGED, arm) if one in timed and one not in runs), None)
+        why = Message("arm-stopped", {"arm": stopped}) if stopped else paging_undecided(sheet, workload, runs, arm)
         if why:
             sources = [run.source("steps.jsonl") for name in (PAGED, arm) for run in runs.get(name, ())]
             sheet.undecided(key, formula, why, sources)

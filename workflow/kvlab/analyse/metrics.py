@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from kvlab.analyse.arm_quantities import describe_arm
+from kvlab.analyse.bounds import StoppedRun
 from kvlab.analyse.guards import check_workload, host_bound, run_disturbances, run_faults
 from kvlab.analyse.ladder import PAGED, compare_arms
 from kvlab.analyse.open_loop import OpenCell, describe_open_loop
 from kvlab.analyse.sheet import Sheet
-from kvlab.analyse.statistics import Observed, Settings, classify, median
+from kvlab.analyse.statistics import Observed, Settings, classify, median, several
 from kvlab.analyse.steps import time_full
 from kvlab.errors import KvlabError
 from kvlab.quantities import Message, Metrics
@@ -36,15 +37,18 @@ def analyse(section: dict[str, Any], root: Path) -> Metrics:
         for run in everything:
             if run.run.workload == workload:
                 arms.setdefault(run.run.arm, []).append(run)
-        counted = {}
+        counted: dict[str, list[RawRun]] = {}
+        timed: dict[str, list[RawRun]] = {}  # those that were stopped, too
         for arm, repeats in arms.items():
-            entries, kept = _judge(repeats)
+            entries, kept, stopped = _judge(repeats)
             metrics.runs += entries
             if kept:
-                describe_arm(sheet, f"{workload}.{arm}", kept)
                 counted[arm] = kept
+            if kept or stopped:
+                timed[arm] = kept + stopped
+                describe_arm(sheet, f"{workload}.{arm}", timed[arm])
         sheet.asked[workload] = list(arms)
-        compare_arms(sheet, workload, counted)
+        compare_arms(sheet, workload, counted, timed)
         asked = next((run.run.kv_slots_asked for repeats in counted.values() for run in repeats), None)
         metrics.guards += check_workload(sheet, workload, counted, asked)
         metrics.guards += _replay(sheet, workload, counted.get(PAGED, []))
@@ -64,7 +68,7 @@ def _open_loops(which: list[Any], root: Path, sheet: Sheet, metrics: Metrics) ->
     for workload, named in loops.items():
         counted = {}
         for cell, blocks in named.items():
-            entries, kept = _judge(blocks)
+            entries, kept, _ = _judge(blocks)
             metrics.runs += [entry | {"arm": cell} for entry in entries]
             if kept:
                 counted[cell] = [OpenCell.of_run(run) for run in kept]
@@ -98,16 +102,20 @@ def _replay(sheet: Sheet, workload: str, repeats: list[RawRun]) -> list[dict[str
     ]
 
 
-def _judge(repeats: list[RawRun]) -> tuple[list[dict[str, Any]], list[RawRun]]:
-    """Each repeat's class and reason, and those that count."""
-    faults = {run.run.repeat: run_faults(run) for run in repeats if run.completed}
-    sound = [run for run in repeats if faults.get(run.run.repeat) == []]
+def _judge(repeats: list[RawRun]) -> tuple[list[dict[str, Any]], list[RawRun], list[RawRun]]:
+    """Each repeat's class and reason; those that count; those that were stopped, and give bounds."""
+    stopped = [StoppedRun.of_run(run) for run in repeats if run.run.status == "stopped"]
+    faults = {run.run.repeat: run_faults(run) for run in [*(r for r in repeats if r.completed), *stopped]}
+    sound = [run for run in repeats if run.completed and faults[run.run.repeat] == []]
+    bounding: list[RawRun] = [run for run in stopped if faults[run.run.repeat] == []]
     middle = median([run.throughput for run in sound]) if sound else 0.0
     entries = []
     for run in repeats:
         entry = {"workload": run.run.workload, "arm": run.run.arm, "repeat": run.run.repeat, "status": run.run.status}
         if not run.completed:
             reason = run.run.reason or Message("no-reason")
+            if run.run.status == "stopped":
+                reason = several(faults[run.run.repeat]) if faults[run.run.repeat] else _stopped(run)
             entries.append(entry | {"validity": run.run.status, "reason": reason, "host_bound": None})
             continue
         sane = run in sound
@@ -122,7 +130,12 @@ def _judge(repeats: list[RawRun]) -> tuple[list[dict[str, Any]], list[RawRun]]:
         validity, reason = classify(observed)
         bound = host_bound(run) if sane else None
         entries.append(entry | {"validity": validity, "reason": reason, "host_bound": bound})
-    return entries, sound
+    return entries, sound, bounding
+
+
+def _stopped(run: RawRun) -> Message:
+    done = sum(one.finish_s is not None for one in run.served)
+    return Message("stopped", {"done": done, "of": len(run.served), "s": f"{run.window[1] - run.window[0]:.0f}"})
 
 
 def _facts(everything: list[RawRun], root: Path) -> dict[str, Any]:

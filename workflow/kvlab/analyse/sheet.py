@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from kvlab.analyse.bounds import OPPOSITE, within_bounds
 from kvlab.analyse.statistics import Settings, interval, median, ratio, ratio_interval
 from kvlab.catalogue import unit_of
 from kvlab.quantities import Message, Quantities, Quantity, Said, Source
@@ -36,17 +37,25 @@ class Sheet:
 
         `why_none`: key of the reason where no repeat has a value.
         """
-        found = [(run.run.repeat, float(value)) for run in runs if (value := of(run)) is not None]
+        known, bound, left_out = within_bounds(name, list(runs), of)
+        found = [(run.run.repeat, value) for run, value in known]
         sources = [run.source(file) for run in runs for file in files]
-        return self.samples(f"{prefix}.{name}", found, sources, formula or Message(name), Message(why_none))
+        why = Message("stopped-before" if left_out else why_none)
+        return self.samples(f"{prefix}.{name}", found, sources, formula or Message(name), why, bound)
 
     def samples(
-        self, key: str, found: Sequence[tuple[int, float]], sources: Sequence[Source], formula: Message, why: Said
+        self,
+        key: str,
+        found: Sequence[tuple[int, float]],
+        sources: Sequence[Source],
+        formula: Message,
+        why: Said,
+        bound: str | None = None,
     ) -> Quantity:
-        """A quantity from (block, value) of each repeat that has one; `why` where none has."""
+        """A quantity from (block, value) of each repeat that has one; `why` where none has. `bound`: see `Quantity`."""
         samples = [value for _, value in found]
         self._blocks[key] = [block for block, _ in found]
-        spread = interval(samples, self.settings)
+        spread = None if bound else interval(samples, self.settings)
         return self.quantities.add(
             Quantity(
                 id=key,
@@ -59,11 +68,15 @@ class Sheet:
                 interval_kind=spread[1] if spread else None,
                 samples=samples,
                 why_none=None if samples else why,
+                bound=bound if samples else None,
             )
         )
 
     def ratio(self, key: str, top: Quantity | None, bottom: Quantity | None, formula: Message) -> Quantity:
-        """`top` ÷ `bottom`, of the blocks that both have: the geometric mean, with the t interval of the logarithms."""
+        """`top` ÷ `bottom`, of the blocks that both have: the geometric mean, with the t interval of the logarithms.
+
+        A bound of either gives a bound of the ratio, unless the two point in opposite directions.
+        """
         sources = _union([q for q in (top, bottom) if q is not None])
         if top is None or bottom is None or top.value is None or bottom.value is None:
             return self.undecided(key, formula, self._missing(key, formula, top, bottom), sources)
@@ -74,7 +87,10 @@ class Sheet:
         tops, bottoms = [above[block] for block in both], [below[block] for block in both]
         if min(tops) <= 0 or min(bottoms) <= 0:
             return self.undecided(key, formula, Message("nothing-to-divide"), sources)
-        ends = ratio_interval(tops, bottoms, self.settings)
+        bounds = {top.bound, bottom.bound and OPPOSITE[bottom.bound]} - {None}
+        if len(bounds) > 1:
+            return self.undecided(key, formula, Message("stopped-both"), sources)
+        ends = None if bounds else ratio_interval(tops, bottoms, self.settings)
         self._blocks[key] = both
         return self.quantities.add(
             Quantity(
@@ -87,6 +103,7 @@ class Sheet:
                 interval=ends,
                 interval_kind="t" if ends else None,
                 samples=[a / b for a, b in zip(tops, bottoms, strict=True)],
+                bound=next(iter(bounds), None),
             )
         )
 

@@ -35,7 +35,7 @@ class Measure(_Engines):  # type: ignore[misc]
     )
     warmup_requests: int = Field(default=1, ge=0, le=100_000, description="Requests served before the clock starts.")
     time_budget_s: float = Field(
-        default=600.0, gt=0, description="An arm that takes longer is stopped: recorded as not run."
+        default=600.0, gt=0, description="An arm that takes longer is stopped; what it did bounds its times."
     )
     record_steps: bool = Field(
         default=True, description="Record the KV cache at every step (off only to measure its cost)."

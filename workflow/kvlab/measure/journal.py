@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from kvlab.errors import NotRunnable
+from kvlab.errors import OutOfTime
 from kvlab.records import Output, Preemption, Request, Served, Step
 
 
@@ -29,7 +29,7 @@ class Entry:
 
 
 class Journal:
-    """The requests and steps of one part. Raises NotRunnable, from within the engine's loop, past `deadline_ns`."""
+    """The requests and steps of one part. Raises OutOfTime, from within the engine's loop, past `deadline_ns`."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class Journal:
         self.lost: list[tuple[int, int, int, int, bool]] = []
         self.finished = 0
         self.output_tokens = 0
-        self.complete = True  # False: stopped at a cell's own time limit, what is unfinished is a lower bound
+        self.complete = True  # False: its time was over, what is unfinished is a lower bound
         self._deadline_ns = deadline_ns
         self._on_finish = on_finish
 
@@ -78,10 +78,15 @@ class Journal:
         if self._deadline_ns is not None and t_ns > self._deadline_ns:
             self.check_time(t_ns)
 
+    def stop(self, t_ns: int) -> None:
+        """Its time is over: a request that was not handed over until now would have been later."""
+        self.complete = False
+        self.arrive((id for id, entry in self.entries.items() if entry.arrival_ns is None), t_ns)
+
     def check_time(self, t_ns: int) -> None:
-        """Raises NotRunnable past the deadline."""
+        """Raises OutOfTime past the deadline."""
         if self._deadline_ns is not None and t_ns > self._deadline_ns:
-            raise NotRunnable(
+            raise OutOfTime(
                 f"stopped at the time budget, {self.finished} of {len(self.entries)} requests of part {self.part!r} "
                 "were done; raise measure.time_budget_s or serve fewer requests"
             )
@@ -150,7 +155,7 @@ class Journal:
     def check(self) -> None:
         """Raises RuntimeError where a request did not get exactly the tokens that it asked for: unequal work.
 
-        A cell that was stopped at its time limit has requests that are not done.
+        One that was stopped when its time was over has requests that are not done.
         """
         if not self.complete:
             return

@@ -144,7 +144,7 @@ class Pass:
     def summary(self) -> str:
         """One line for the person who waits."""
         if self.run.status != "completed":
-            return f"{self.title} not run: {self.run.reason}"
+            return f"{self.title} {self.run.status.replace('_', ' ')}: {self.run.reason}"
         measured = [phase for phase in self.phases if phase.phase == "measure"]
         last = measured[-1]
         took = last.end_s - last.start_s

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from kvlab.errors import NotRunnable
+from kvlab.errors import NotRunnable, OutOfTime
 from kvlab.measure import inputs, machine
 from kvlab.measure.engines import Engine, environment, open_engine
 from kvlab.measure.engines.text import decoder
@@ -43,10 +43,11 @@ def measure_process(
 ) -> list[Run]:
     """Measure the cells, in order, with one loaded engine, and write their raw folders; returns each `run.json`.
 
-    A cell that this machine can't run, or that takes longer than its time budget, is written with status not_run, its
-    reason, and empty logs. A fault of the input raises KvlabError and a fault of the engine whatever it raised; neither
-    leaves anything of its cell behind. `store` keeps finished passes: those it has are not measured again. The
-    process's environment is afterwards what it was.
+    A cell that this machine can't run, or whose time budget is over before its last part began, is written with status
+    not_run, its reason, and empty logs. One that is stopped in its last part has status stopped, and the logs of what
+    was done until then: they bound what it would have given. A fault of the input raises KvlabError and a fault of the
+    engine whatever it raised; neither leaves anything of its cell behind. `store` keeps finished passes: those it has
+    are not measured again. The process's environment is afterwards what it was.
     """
     for cell in cells:
         for left in cell.folder.parent.glob(f".{cell.folder.name}.*"):  # by a run that was killed
@@ -213,17 +214,26 @@ class _Process:
         deadline = self._deadline(begin_ns)
         phases: list[Phase] = []
         try:
-            for part, requests in one.parts().items():
+            parts = one.parts()
+            for part, requests in parts.items():
                 journal = Journal(requests, part, deadline, self._progress(one))
                 with self._phase("measure", phases, deadline, part, one):
-                    engine.serve(requests, journal, one.feed(requests))
+                    try:
+                        engine.serve(requests, journal, one.feed(requests))
+                    except OutOfTime as reason:
+                        if part != list(parts)[-1]:
+                            raise
+                        journal.stop(now_ns())
+                        one.run.reason = str(reason)
+                if not journal.complete:
+                    one.run.stopped = part
                 engine.collect(journal)
                 journal.check()
                 one.journals.append(journal)
             for name, value in vars(engine.facts()).items():
                 setattr(one.run, name, value)
             one.run.parts = [journal.part for journal in one.journals]
-            one.run.status = "completed"
+            one.run.status = "stopped" if one.run.reason else "completed"
             one.collect(self.phases + phases, decoder(self.model))
             one.samples = [Sample(t_s=seconds(t_ns, self.origin_ns), **seen) for t_ns, seen in monitor.take()]
         except NotRunnable as reason:

@@ -112,6 +112,9 @@ def _by_number(claim: dict[str, Any], workload: str, metrics: Metrics) -> dict[s
     if why:
         return found | {"verdict": UNDECIDED, "seen": why}
     held = RELATIONS[claim["relation"]](quantity, expected, tolerance)
+    if quantity.bound and (quantity.bound, claim["relation"], held) not in DECIDED_BY_A_BOUND:
+        bound = Message("claim.bound", {"value": _texts(lambda x: text_of(quantity, x))})
+        return found | {"verdict": UNDECIDED, "seen": bound}
     values: dict[str, Any] = {"value": _texts(lambda x: text_of(quantity, x)), "n": quantity.n}
     if quantity.interval:
         values["interval"] = _texts(lambda x: interval_text(quantity, x))
@@ -164,10 +167,18 @@ def _value(quantity: Quantity) -> float:
 
 
 def _ends(quantity: Quantity) -> tuple[float, float]:
+    if quantity.bound:
+        return _value(quantity), _value(quantity)
     assert quantity.interval is not None
     return quantity.interval
 
 
+# What the least or the most that a quantity can be decides: whether the relation then holds.
+DECIDED_BY_A_BOUND = {
+    *(("least", "above", True), ("most", "above", False), ("most", "below", True), ("least", "below", False)),
+    *(("least", "interval-above", True), ("most", "interval-above", False)),
+    *(("most", "interval-below", True), ("least", "interval-below", False)),
+}
 RELATIONS: dict[str, Any] = {
     "above": lambda q, expected, _: _value(q) > expected,
     "below": lambda q, expected, _: _value(q) < expected,

@@ -105,6 +105,8 @@ def _judge(
     if x.value is None or y.value is None:
         why = said("en", x.why_none or y.why_none or Message("not-recorded"))
         return NOT_COMPARABLE, *_two(shown), why
+    if x.bound or y.bound:
+        return NOT_COMPARABLE, *_two(shown), "a bound: a run was stopped at its time budget"
     if "work" in found:
         return NOT_COMPARABLE, *_two(shown), found["work"]
     if "machine" in found and any(part in name for part in MACHINE):

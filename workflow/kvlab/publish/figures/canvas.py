@@ -11,7 +11,7 @@ import matplotlib as mpl
 import numpy as np
 
 from kvlab.publish.figures.palette import INK, colour
-from kvlab.quantities import Metrics, Quantity
+from kvlab.quantities import COUNTS, Metrics, Quantity
 from kvlab.raw import RawRun
 
 mpl.use("agg")
@@ -67,7 +67,8 @@ class Canvas:
     def arms(self) -> list[str]:
         """The workload's arms that have a run that counts, in the order of the configuration."""
         planned = self.metrics.facts["workloads"][self.workload]["arms"]
-        return [arm for arm in planned if f"{self.workload}.{arm}.throughput" in self.metrics.quantities]
+        known = [arm for arm in planned if f"{self.workload}.{arm}.throughput" in self.metrics.quantities]
+        return [arm for arm in known if self.metrics.counts(self.workload, arm)]
 
     @cached_property
     def first_runs(self) -> dict[str, RawRun]:
@@ -77,15 +78,15 @@ class Canvas:
         found: dict[str, RawRun] = self.read.setdefault(self.workload, {})
         for entry in self.metrics.runs:
             arm = entry["arm"]
-            counts = entry["workload"] == self.workload and entry["validity"] in ("steady", "saturated", "noisy")
+            counts = entry["workload"] == self.workload and entry["validity"] in COUNTS
             if counts and arm not in found:
                 found[arm] = RawRun.read(self.root, self.workload, arm, entry["repeat"])
         return found
 
     def quantity(self, name: str) -> Quantity | None:
-        """`<workload>.<name>` where it has a value."""
+        """`<workload>.<name>` where it has a value, and not only a bound."""
         found = self.metrics.quantities.get(f"{self.workload}.{name}")
-        return found if found is not None and found.value is not None else None
+        return found if found is not None and found.value is not None and not found.bound else None
 
     def word(self, key: str, **values: Any) -> str:
         """A label in the figure's language."""

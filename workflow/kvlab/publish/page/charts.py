@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from kvlab.publish.page.story import Factor
-from kvlab.quantities import Message, Metrics, Quantities, Quantity, Said, Source
+from kvlab.quantities import COUNTS, Message, Metrics, Quantities, Quantity, Said, Source
 
 TICKS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0)
 
@@ -129,4 +129,4 @@ def gain_rows(workload: str, part: dict[str, Any]) -> list[Pool]:
 def why_not_run(metrics: Metrics, workload: str, arm: str) -> Said | None:
     """The recorded reason of the first repeat that does not count."""
     entries: list[dict[str, Any]] = [e for e in metrics.runs if e["workload"] == workload and e["arm"] == arm]
-    return next((e["reason"] for e in entries if e["validity"] not in ("steady", "saturated", "noisy")), None)
+    return next((e["reason"] for e in entries if e["validity"] not in COUNTS), None)

@@ -16,12 +16,10 @@ from kvlab.publish.page.pool_view import aspects, pool_view
 from kvlab.publish.page.story import Story, counted, pair, product
 from kvlab.publish.words.facts import Fact, Facts
 from kvlab.publish.words.strings import LANGUAGES, look_up
-from kvlab.quantities import Message, Metrics, Quantities, Quantity
+from kvlab.quantities import COUNTS, Message, Metrics, Quantities, Quantity
 from kvlab.raw import RawRun
 from kvlab.records import read_json, read_run, read_text
 from kvlab.simulate.studies import paper_values
-
-COUNTS = ("steady", "saturated", "noisy")
 
 
 class Content:

@@ -18,7 +18,7 @@ from kvlab.publish.figures.palette import PALETTES
 from kvlab.publish.page import charts
 from kvlab.publish.page.answers import visible
 from kvlab.publish.page.content import Content
-from kvlab.publish.page.story import COSTS, Story, counted, ladder, queued, recomputing, sustained
+from kvlab.publish.page.story import COSTS, Story, counted, ladder, queued, recomputing, sustained, timed
 from kvlab.publish.page.trail import by_arm, embed, trails
 from kvlab.publish.words import bilingual
 from kvlab.publish.words.facts import Facts
@@ -59,6 +59,7 @@ def _build(section: dict[str, Any], root: Path) -> str:
         ),
         bars=lambda workload, name: charts.bar_rows(metrics, workload, name),
         counted=lambda workload: counted(metrics, workload),
+        timed=lambda workload: timed(metrics, workload),
         queued=lambda workload, arm: queued(metrics, workload, arm),
         recomputing=lambda workload: recomputing(metrics, workload),
         sustained=lambda workload: sustained(metrics, workload),

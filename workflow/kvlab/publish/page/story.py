@@ -86,6 +86,11 @@ def ladder(metrics: Metrics, workload: str, kind: str = "") -> list[Factor]:
 
 def counted(metrics: Metrics, workload: str) -> list[str]:
     """The workload's arms that have a run that counts, in the order of the configuration."""
+    return [arm for arm in timed(metrics, workload) if metrics.counts(workload, arm)]
+
+
+def timed(metrics: Metrics, workload: str) -> list[str]:
+    """The same, with arms of which every run was stopped at its time budget: their times are bounds."""
     planned = metrics.facts["workloads"][workload]["arms"]
     return [arm for arm in planned if f"{workload}.{arm}.throughput" in metrics.quantities]
 

@@ -88,6 +88,8 @@ def interval(quantity: Quantity | None, level: Fact | None) -> Both | str:
     """How sure a quantity is, in words: its interval, or why there is none."""
     if quantity is None or quantity.value is None:
         return ""
+    if quantity.bound:
+        return text(f"interval.of_{quantity.bound}")
     repeats = Markup('<span data-n="{}">{}</span>').format(quantity.id, quantity.n)
     if quantity.interval is None:
         key = "interval.one" if quantity.n == 1 else "interval.few"

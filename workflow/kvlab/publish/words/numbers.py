@@ -19,10 +19,11 @@ _SMALLEST = 0.001  # below this, seconds and milliseconds are only said to be le
 
 
 def text_of(quantity: Quantity, language: str) -> str:
-    """The value with its unit; in words where there is none."""
+    """The value with its unit, ≥ or ≤ before a bound; in words where there is none."""
     if quantity.value is None:
         return str(look_up(language, f"none.{_kind_of_none(quantity.why_none)}"))
-    return value_text(quantity.value, quantity.unit, language)
+    text = value_text(quantity.value, quantity.unit, language)
+    return text if quantity.bound is None else str(look_up(language, f"interval.{quantity.bound}")).format(n=text)
 
 
 def interval_text(quantity: Quantity, language: str) -> str | None:

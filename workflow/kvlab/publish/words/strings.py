@@ -97,6 +97,8 @@ def _value(language: str, value: Any) -> Any:
 def of_quantity(language: str, quantity: Quantity) -> str:
     """How a quantity was computed, in words; of how many repeats it is the median."""
     words_ = said(language, quantity.formula)
+    if quantity.bound:
+        words_ = said(language, Message(f"bound-{quantity.bound}", {"what": words_}))
     if len(quantity.samples) < 2:
         return words_
     kind = "mean-ratio-of" if quantity.interval_kind == "t" else "median-of"
