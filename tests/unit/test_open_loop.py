@@ -1,10 +1,14 @@
 """Requests that arrive over time, against values worked out by hand."""
 
+import shutil
+
 import pytest
 from tests.raw_logs import section, write_model, write_raw
 
 from kvlab.analyse.metrics import analyse
 from kvlab.analyse.open_loop import crossing
+from kvlab.paths import ROOT
+from kvlab.publish.check import claims
 from kvlab.publish.words.strings import said
 from kvlab.records import Served, Step
 
@@ -105,3 +109,12 @@ def test_a_curve_is_crossed_once_or_not_at_all():
     assert crossing({1.0: 200.0, 2.0: 1000.0}, 100.0) is None
     assert crossing({1.0: 10.0, 2.0: 50.0}, 100.0) is None
     assert crossing({}, 100.0) is None
+
+
+def test_a_claim_about_a_full_queue_is_held_against_the_cell_with_the_highest_rate(root):
+    packed = ROOT / "results/reference/opt-13b-policies"
+    shutil.copy(packed / "metrics.json", root / "metrics.json")
+    found = {(one["id"], one["workload"]): one for one in claims.judge(root)}
+    claim = found["paper-token-share", "open"]
+    assert claim["quantity"] == "open.vllm-paged@8.4.queued.share.tokens"
+    assert claim["verdict"] == claims.HELD

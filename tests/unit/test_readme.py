@@ -102,6 +102,7 @@ def test_what_is_said_of_the_committed_runs_is_what_their_logs_say(text, quantit
         (large, "azure-conv.vllm-paged.recomputed.share"),
         *((policies, f"open.{cell}.queued.share.tokens") for cell in cells),
         *((policies, f"open.{cell}.queued.running.mean") for cell in cells),
+        (policies, "open.vllm-paged@8.4.recomputed.share"),
     ):
         assert text_of(found[key], "en").replace("\xa0", " ").removesuffix(" requests") in text
 

@@ -31,11 +31,25 @@ def judge(root: Path, file: Path = CLAIMS) -> list[dict[str, Any]]:
             metrics.quantities.add(quantity)
     verdicts = []
     for claim in _read(file):
-        for workload in metrics.facts["workloads"]:
-            verdict = _by_guard(claim, workload, metrics) if "guard" in claim else _by_number(claim, workload, metrics)
+        for workload, facts in metrics.facts["workloads"].items():
+            if "guard" in claim:
+                verdict = _by_guard(claim, workload, metrics)
+            else:
+                verdict = _by_number(claim, claim["quantity"].replace("*", workload), workload, facts, metrics)
             if verdict:
                 verdicts.append(_entry(claim, workload) | verdict)
+        for workload, facts in metrics.facts.get("open", {}).items():
+            key = _busiest(claim["cell"].replace("*", workload, 1), facts["cells"]) if "cell" in claim else None
+            if key and (verdict := _by_number(claim, key, workload, facts, metrics)):
+                verdicts.append(_entry(claim, workload) | verdict)
     return verdicts
+
+
+def _busiest(key: str, cells: list[str]) -> str | None:
+    """The id of the arm's cell with the highest rate: `key` with "@*" replaced; None where the arm has no cell."""
+    arm = key.split(".")[1].removesuffix("@*")
+    rates = [rate for name, _, rate in (cell.partition("@") for cell in cells) if name == arm]
+    return key.replace("@*", f"@{max(rates, key=float)}") if rates else None
 
 
 def write(root: Path) -> list[dict[str, Any]]:
@@ -76,9 +90,9 @@ def _read(file: Path) -> list[dict[str, Any]]:
             raise KvlabError(f"{file}: claim {claim.get('id')}: relation must be one of {', '.join(sorted(RELATIONS))}")
         if unknown := set(claim.get("needs", [])) - {"pressure", "gpu", "gpu-bound"}:
             raise KvlabError(f"{file}: claim {claim['id']}: needs {sorted(unknown)}; one of pressure, gpu, gpu-bound")
-        if "quantity" in claim:
+        for name in {"quantity", "cell"} & claim.keys():
             try:
-                known(claim["quantity"].replace("*", "w"))
+                known(claim[name].replace("@*", "@1").replace("*", "w", 1))
             except UndeclaredId as error:
                 raise UndeclaredId(f"{file}: claim {claim['id']}: {error}") from None
     return claims
@@ -96,9 +110,10 @@ def _by_guard(claim: dict[str, Any], workload: str, metrics: Metrics) -> dict[st
     return {"verdict": verdict, "quantity": None, "seen": guard["detail"]}
 
 
-def _by_number(claim: dict[str, Any], workload: str, metrics: Metrics) -> dict[str, Any] | None:
-    quantity = metrics.quantities.get(claim["quantity"].replace("*", workload))
-    facts = metrics.facts["workloads"][workload]
+def _by_number(
+    claim: dict[str, Any], key: str, workload: str, facts: dict[str, Any], metrics: Metrics
+) -> dict[str, Any] | None:
+    quantity = metrics.quantities.get(key)
     if quantity is None or any(facts.get(name) != value for name, value in claim.get("only", {}).items()):
         return None
     expected, tolerance = claim["expected"], claim.get("tolerance")
