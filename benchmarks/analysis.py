@@ -19,6 +19,7 @@ from pathlib import Path
 from kvlab.allocators.contiguous import SimulatedRequest
 from kvlab.allocators.paged import Paged
 from kvlab.analyse.metrics import analyse
+from kvlab.arms import ARMS
 from kvlab.prepare import lengths
 from kvlab.records import Output, Phase, Run, Sample, Served, write_json, write_lines
 from kvlab.simulate.scheduler import Scheduler
@@ -30,6 +31,7 @@ POOL, BLOCK, LONGEST = 4096, 16, 256
 SECTION = {
     "run": "benchmark",
     "raw": [["w", "vllm-paged", 0]],
+    "arms": {"vllm-paged": ARMS["vllm-paged"].shown()},
     "analysis": {"bootstrap_resamples": 100, "confidence": 0.95},
 }
 

@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+from kvlab.arms import ARMS
 from kvlab.records import Output, Phase, Run, Sample, Served, Step, cell, write_json, write_lines
 
 
@@ -63,6 +64,7 @@ def section(*which: tuple[str, str, int]) -> dict:
     return {
         "run": "made-up",
         "raw": [list(w) for w in which],
+        "arms": {name: arm.shown() for name, arm in ARMS.items()},
         "analysis": {"bootstrap_resamples": 200, "confidence": 0.95},
     }
 

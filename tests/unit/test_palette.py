@@ -5,9 +5,11 @@ from itertools import combinations
 
 import pytest
 
-from kvlab.publish.figures.palette import ARM_COLOURS, MEASURED_BY, PALETTES
+from kvlab.arms import ARMS
+from kvlab.publish.figures.palette import PALETTES, POLICIES
 
 PAGES = {"light": "#fdfdfb", "dark": "#131619"}
+ARM_COLOURS = {name: arm.colour for name, arm in ARMS.items()}
 SHARES = ("tokens", "reserved", "internal", "external", "waiting", "prefill", "decode")
 
 
@@ -43,7 +45,7 @@ def distance(one, other):
 @pytest.mark.parametrize("palette", PALETTES)
 def test_an_arm_never_has_the_colour_of_a_share_or_a_phase(palette):
     for arm, name in ((arm, name) for arm in ARM_COLOURS for name in SHARES):
-        assert distance(PALETTES[palette][arm], PALETTES[palette][name]) > 25, (arm, name)
+        assert distance(ARM_COLOURS[arm], PALETTES[palette][name]) > 25, (arm, name)
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -68,4 +70,6 @@ def test_borders_and_free_cells_are_seen():
 
 
 def test_a_policy_has_the_colour_of_the_arm_that_measures_it():
-    assert set(MEASURED_BY.values()) <= set(ARM_COLOURS)
+    for policy, colour in POLICIES.items():
+        measuring = [arm.colour for arm in ARMS.values() if arm.options.get("policy") == policy]
+        assert measuring[0] == colour, policy

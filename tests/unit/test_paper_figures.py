@@ -7,10 +7,12 @@ import shutil
 import pytest
 from tests.fixtures import small_run
 
+from kvlab.arms import ARMS
 from kvlab.publish.figures.drawing import Figures
-from kvlab.publish.figures.paper import MARKS, POLICY_OF
+from kvlab.publish.figures.paper import MARKS
 from kvlab.publish.page.render import build
 from kvlab.quantities import UNITS
+from kvlab.roles import ADMITTING
 
 SECTION = {"language": "en", "title": None, "palette": "okabe-ito"}
 PER_TOKEN = "ms/token" if "ms/token" in UNITS else "ms"
@@ -52,6 +54,7 @@ def measured(run, tmp_path_factory):
             put(f"{arm}@{rate}.recomputed.share", 0.01 * rate if arm == "vllm-paged" else 0.0, "share")
             put(f"{arm}@{rate}.preemptions", 5.0 * rate if arm == "vllm-paged" else 0.0, "count")
         put(f"{arm}.sustained", 1.2 * number, "requests/s")
+    document["facts"]["arms"] = {name: arm.shown() for name, arm in ARMS.items()}
     (root / "metrics.json").write_text(json.dumps(document), encoding="utf-8")
     config = json.loads((root / "config.json").read_text(encoding="utf-8"))
     config["workloads"]["pressured"] |= {
@@ -120,4 +123,4 @@ def test_the_page_has_a_section_for_them(measured):
 
 def test_every_policy_has_a_mark_of_its_own():
     assert len(set(MARKS.values())) == len(MARKS)
-    assert set(POLICY_OF) == set(MARKS)
+    assert {arm.options.get("policy") for arm in ARMS.values() if arm.role in ADMITTING} == set(MARKS)

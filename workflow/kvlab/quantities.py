@@ -12,6 +12,7 @@ from typing import Any
 from kvlab.catalogue import known
 from kvlab.errors import LogError
 from kvlab.records import read_text, write_json
+from kvlab.roles import Roles
 
 UNITS = {
     "share": "part of a whole, 0 to 1, shown in per cent",
@@ -151,7 +152,7 @@ class Metrics:
 
     `runs`: one entry a raw folder {workload, arm, repeat, status, validity, reason, host_bound}. `guards`: one entry a
     check {id, workload, outcome (pass, fail, not decided), detail}. `files`: digest of every raw file that was read.
-    `facts`: what labels need (engine versions, dtype, device name, model, pool sizes as quantity ids …).
+    `facts`: what labels need (engine versions, dtype, device, model; `arms`: role, label, colour … of each arm).
     """
 
     run: str
@@ -161,6 +162,11 @@ class Metrics:
     files: dict[str, str] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
     schema: int = 1
+
+    @property
+    def roles(self) -> Roles:
+        """What was told of the arms; an older run was told nothing."""
+        return Roles(self.facts.get("arms", {}))
 
     def resting_on(self, file: str) -> str | None:
         """In words, the quantities that were computed from a raw file; None where none was."""

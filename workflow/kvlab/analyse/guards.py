@@ -13,6 +13,7 @@ from kvlab.errors import LogError
 from kvlab.quantities import Message, Said
 from kvlab.raw import RawRun
 from kvlab.records import Output, Sample
+from kvlab.roles import Roles
 
 THERMAL_OR_POWER = 0x8 | 0x20 | 0x40 | 0x80  # NVML: HW slowdown, SW thermal, HW thermal, HW power brake
 LEAST = 0.99  # of the budget: what a pool of whole blocks may lack
@@ -79,7 +80,9 @@ def host_bound(run: RawRun) -> bool | None:
     return share < BUSY or (spread is not None and spread > SPREAD)
 
 
-def check_workload(sheet: Sheet, workload: str, runs: Mapping[str, Sequence[RawRun]], slots: int | None) -> list[Guard]:
+def check_workload(
+    sheet: Sheet, workload: str, runs: Mapping[str, Sequence[RawRun]], roles: Roles, slots: int | None
+) -> list[Guard]:
     """Each guard's outcome: pass, fail or not decided, with what was seen. `slots`: the budget asked for."""
     flat = [run for arm in runs.values() for run in arm]
     guards = [
@@ -93,7 +96,7 @@ def check_workload(sheet: Sheet, workload: str, runs: Mapping[str, Sequence[RawR
         _outputs(sheet, workload, runs),
         _undisturbed(flat),
         _gpu_bound(flat),
-        _pressure(sheet, workload, runs),
+        _pressure(sheet, workload, runs, roles),
     ]
     return [{"workload": workload} | guard for guard in guards]
 
@@ -203,8 +206,8 @@ def _gpu_bound(runs: Sequence[RawRun]) -> Guard:
     return _guard("gpu-bound", True, Message("gpu-bound", {"busy": f"{BUSY:.0%}"}))
 
 
-def _pressure(sheet: Sheet, workload: str, runs: Mapping[str, Sequence[RawRun]]) -> Guard:
-    why = paging_undecided(sheet, workload, runs)
+def _pressure(sheet: Sheet, workload: str, runs: Mapping[str, Sequence[RawRun]], roles: Roles) -> Guard:
+    why = paging_undecided(sheet, workload, runs, roles)
     return _guard("pool-pressure", None if why else True, why or Message("pressure"))
 
 

@@ -1,25 +1,21 @@
 """What stands across arms: the headlines, and the speedup divided into factors that multiply to the whole.
 
-An arm is asked for by its role. The ladder is climbed twice: on the requests that every arm served, and with the queue
-full, where a batch arm serves all requests and a sequential one stands by what it served (`halves` shows that its
-throughput hardly depends on how many).
+An arm is asked for by its role; a factor is named by the role of the upper rung. The ladder is computed twice: on the
+requests that every arm served, and with the queue full, where a batch arm serves all requests and a sequential one
+those that it served (`halves` shows that its throughput hardly depends on how many).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from kvlab.analyse.sheet import Sheet
 from kvlab.analyse.statistics import SATURATED_FULL, SATURATED_TIME
 from kvlab.analyse.steps import time_full
 from kvlab.quantities import Message, Quantity
 from kvlab.raw import RawRun
-
-BASELINE, PAGED, CONTIGUOUS, EAGER = "hf-sequential-static", "vllm-paged", "vllm-contiguous", "vllm-paged-eager"
-# The rungs from the baseline to paging; a factor is named by what the upper arm adds to the rung below it.
-RUNGS = (BASELINE, "vllm-sequential", CONTIGUOUS, PAGED)
-ADDS = {"vllm-sequential": "engine", CONTIGUOUS: "batching", PAGED: "paging"}
-RESERVING = ("vllm-pow2", "vllm-oracle", "vllm-reserved")
+from kvlab.roles import BASELINE, BATCHING, EAGER, PAGING, RESERVING, RUNGS, Roles
 
 Runs = Mapping[str, Sequence[RawRun]]
 
@@ -30,20 +26,51 @@ def common_part(runs: Runs) -> str:
     return "cut" if cut else "all"
 
 
-def compare_arms(sheet: Sheet, workload: str, runs: Runs, timed: Runs) -> None:
+def compare_arms(sheet: Sheet, workload: str, runs: Runs, timed: Runs, roles: Roles) -> None:
     """Put the quantities `<workload>.<name>` across arms on the sheet. `runs`: each arm's repeats that count.
 
     `timed`: with those that were stopped at their time budget, whose times are bounds.
     """
-    common = _throughputs(sheet, workload, timed, common_part(timed))
-    full = {arm: sheet.quantities[f"{workload}.{arm}.throughput"] for arm in timed}
-    _speedups(sheet, workload, common)
-    _factors(sheet, workload, common, "")
-    _factors(sheet, workload, full, "queued.")
-    _graphs(sheet, workload, common)
-    _memory(sheet, workload, runs)
-    _paging(sheet, workload, runs, timed)
-    _noise(sheet, workload, runs, common)
+    throughputs = _throughputs(sheet, workload, timed, common_part(timed))
+    asked = sheet.asked.get(workload, ())
+    common = _Compared(workload, roles, asked, throughputs)
+    full = _Compared(workload, roles, asked, {arm: sheet.quantities[f"{workload}.{arm}.throughput"] for arm in timed})
+    _speedups(sheet, common)
+    _factors(sheet, common, "")
+    _factors(sheet, full, "queued.")
+    _graphs(sheet, common)
+    _memory(sheet, full)
+    _paging(sheet, full, runs)
+    _noise(sheet, common, runs)
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """The throughput of each arm of a workload, and which arm has which role."""
+
+    workload: str
+    roles: Roles
+    asked: Sequence[str]
+    throughput: Mapping[str, Quantity]
+
+    def arm(self, role: str) -> str | None:
+        return self.roles.first(role, self.throughput)
+
+    def of(self, role: str) -> Quantity | None:
+        return self.throughput.get(self.arm(role) or "")
+
+    def named(self, role: str) -> str | Message:
+        """What a formula calls the arm."""
+        return self.arm(role) or named(role, self.roles, self.asked)
+
+    def formula(self, key: str, top: str, bottom: str) -> Message:
+        """A message about the arms of two roles."""
+        return Message(key, {"top": self.named(top), "bottom": self.named(bottom)})
+
+
+def named(role: str, roles: Roles, asked: Sequence[str]) -> str | Message:
+    """The name of the arm in a role that the workload asks for; the role itself where it asks for none."""
+    return roles.first(role, asked) or Message(f"role.{role}")
 
 
 def _throughputs(sheet: Sheet, workload: str, runs: Runs, part: str) -> dict[str, Quantity]:
@@ -59,100 +86,104 @@ def _throughputs(sheet: Sheet, workload: str, runs: Runs, part: str) -> dict[str
     return found
 
 
-def _of(what: str, top: str, bottom: str) -> Message:
-    return Message(what, {"top": top, "bottom": bottom})
+def _speedups(sheet: Sheet, common: _Compared) -> None:
+    base = common.arm(BASELINE)
+    for arm, throughput in common.throughput.items():
+        if arm != base:
+            formula = Message("throughput-ratio", {"top": arm, "bottom": common.named(BASELINE)})
+            sheet.ratio(f"{common.workload}.{arm}.speedup", throughput, common.of(BASELINE), formula)
+    formula = common.formula("throughput-ratio", PAGING, BASELINE)
+    sheet.ratio(f"{common.workload}.speedup", common.of(PAGING), common.of(BASELINE), formula)
 
 
-def _speedups(sheet: Sheet, workload: str, common: Mapping[str, Quantity]) -> None:
-    base = common.get(BASELINE)
-    for arm, throughput in common.items():
-        if arm != BASELINE:
-            sheet.ratio(f"{workload}.{arm}.speedup", throughput, base, _of("throughput-ratio", arm, BASELINE))
-    sheet.ratio(f"{workload}.speedup", common.get(PAGED), base, _of("throughput-ratio", PAGED, BASELINE))
-
-
-def _factors(sheet: Sheet, workload: str, throughput: Mapping[str, Quantity], kind: str) -> None:
+def _factors(sheet: Sheet, rates: _Compared, kind: str) -> None:
     """`<kind>factor.<parts>`, and with the queue full the whole that they multiply to. `kind`: "" or "queued."."""
-    formula = "queued-throughput-ratio" if kind else "throughput-ratio"
-    rungs = [arm for arm in RUNGS if arm in throughput]
+    key = "queued-throughput-ratio" if kind else "throughput-ratio"
+    if rates.of(BASELINE) is None:
+        return
+    below = BASELINE
     skipped: list[str] = []
-    for arm in RUNGS[1:]:
-        skipped.append(ADDS[arm])
-        if arm not in throughput:
-            continue
-        position = rungs.index(arm)
-        if position == 0:
-            break
-        below = rungs[position - 1]
-        key = f"{workload}.{kind}factor.{'-and-'.join(skipped)}"
-        sheet.ratio(key, throughput[arm], throughput[below], _of(formula, arm, below))
-        skipped = []
-    if kind and BASELINE in throughput and PAGED in throughput:
-        sheet.ratio(f"{workload}.{kind}speedup", throughput[PAGED], throughput[BASELINE], _of(formula, PAGED, BASELINE))
+    for role in RUNGS[1:]:
+        skipped.append(role)
+        if rates.of(role) is not None:
+            name = f"{rates.workload}.{kind}factor.{'-and-'.join(skipped)}"
+            sheet.ratio(name, rates.of(role), rates.of(below), rates.formula(key, role, below))
+            below, skipped = role, []
+    if kind and rates.of(PAGING) is not None:
+        whole = rates.formula(key, PAGING, BASELINE)
+        sheet.ratio(f"{rates.workload}.{kind}speedup", rates.of(PAGING), rates.of(BASELINE), whole)
 
 
-def _graphs(sheet: Sheet, workload: str, common: Mapping[str, Quantity]) -> None:
-    if EAGER in common:
-        formula = _of("throughput-ratio-aside", PAGED, EAGER)
-        sheet.ratio(f"{workload}.factor.cuda-graphs", common.get(PAGED), common[EAGER], formula)
+def _graphs(sheet: Sheet, common: _Compared) -> None:
+    if common.of(EAGER) is not None:
+        formula = common.formula("throughput-ratio-aside", PAGING, EAGER)
+        sheet.ratio(f"{common.workload}.factor.cuda-graphs", common.of(PAGING), common.of(EAGER), formula)
 
 
-def _memory(sheet: Sheet, workload: str, runs: Runs) -> None:
-    def both(name: str) -> tuple[Quantity | None, Quantity | None]:
-        found = sheet.quantities
-        return found.get(f"{workload}.{PAGED}.{name}"), found.get(f"{workload}.{CONTIGUOUS}.{name}")
+def _memory(sheet: Sheet, rates: _Compared) -> None:
+    def of(role: str, name: str) -> Quantity | None:
+        return sheet.quantities.get(f"{rates.workload}.{arm}.{name}") if (arm := rates.arm(role)) else None
 
-    paged = sheet.quantities.get(f"{workload}.{PAGED}.efficiency")
-    base = sheet.quantities.get(f"{workload}.{BASELINE}.efficiency")
-    sheet.ratio(f"{workload}.efficiency.ratio", paged, base, _of("efficiency-ratio", PAGED, BASELINE))
-    sheet.difference(f"{workload}.efficiency.points", paged, base, _of("efficiency-points", PAGED, BASELINE))
-    if PAGED not in runs and CONTIGUOUS not in runs:
+    def against_contiguous(key: str, name: str, formula: str) -> None:
+        top, bottom = of(PAGING, name), of(BATCHING, name)
+        sheet.ratio(f"{rates.workload}.{key}", top, bottom, rates.formula(formula, PAGING, BATCHING))
+
+    ends = (of(PAGING, "efficiency"), of(BASELINE, "efficiency"))
+    ratio, points = (rates.formula(f"efficiency-{kind}", PAGING, BASELINE) for kind in ("ratio", "points"))
+    sheet.ratio(f"{rates.workload}.efficiency.ratio", *ends, ratio)
+    sheet.difference(f"{rates.workload}.efficiency.points", *ends, points)
+    if rates.arm(PAGING) is None and rates.arm(BATCHING) is None:
         return
     for name in ("share.tokens", "running.mean"):
-        sheet.ratio(f"{workload}.paging.{name}", *both(name), _of(f"paging.{name}", PAGED, CONTIGUOUS))
-        sheet.ratio(
-            f"{workload}.queued.paging.{name}", *both(f"queued.{name}"), _of(f"paging.{name}", PAGED, CONTIGUOUS)
-        )
+        against_contiguous(f"paging.{name}", name, f"paging.{name}")
+        against_contiguous(f"queued.paging.{name}", f"queued.{name}", f"paging.{name}")
     for name in ("tpot", "ttft"):
-        sheet.ratio(f"{workload}.paging.{name}", *both(f"{name}.median"), _of(f"paging.{name}", PAGED, CONTIGUOUS))
+        against_contiguous(f"paging.{name}", f"{name}.median", f"paging.{name}")
 
 
-def _paging(sheet: Sheet, workload: str, runs: Runs, timed: Runs) -> None:
+def _paging(sheet: Sheet, rates: _Compared, runs: Runs) -> None:
     """What paging itself gives against each policy that reserves, or why this run can't tell."""
-    for arm in (CONTIGUOUS, *(arm for arm in RESERVING if arm in timed)):
-        key = f"{workload}.paging.gain" + ("" if arm == CONTIGUOUS else f".{arm}")
-        formula = _of("throughput-ratio-all", PAGED, arm)
-        stopped = next((one for one in (PAGED, arm) if one in timed and one not in runs), None)
-        why = Message("arm-stopped", {"arm": stopped}) if stopped else paging_undecided(sheet, workload, runs, arm)
+    paged, contiguous = rates.arm(PAGING), rates.arm(BATCHING)
+    reserving = [arm for arm in rates.roles.every((BATCHING, RESERVING), rates.throughput) if arm != contiguous]
+    for arm in (contiguous, *reserving):
+        key = f"{rates.workload}.paging.gain" + ("" if arm == contiguous else f".{arm}")
+        formula = Message("throughput-ratio-all", {"top": rates.named(PAGING), "bottom": arm or rates.named(BATCHING)})
+        stopped = next((one for one in (paged, arm) if one and one not in runs), None)
+        why = Message("arm-stopped", {"arm": stopped}) if stopped else None
+        why = why or paging_undecided(sheet, rates.workload, runs, rates.roles, arm)
         if why:
-            sources = [run.source("steps.jsonl") for name in (PAGED, arm) for run in runs.get(name, ())]
+            sources = [run.source("steps.jsonl") for name in (paged, arm) for run in runs.get(name or "", ())]
             sheet.undecided(key, formula, why, sources)
             continue
-        top, bottom = (sheet.quantities.get(f"{workload}.{name}.throughput") for name in (PAGED, arm))
-        sheet.ratio(key, top, bottom, formula)
+        sheet.ratio(key, rates.of(PAGING), rates.throughput.get(arm or ""), formula)
 
 
-def paging_undecided(sheet: Sheet, workload: str, runs: Runs, against: str = CONTIGUOUS) -> Message | None:
-    """Why no claim about paging can be made; None where one can.
+def paging_undecided(
+    sheet: Sheet, workload: str, runs: Runs, roles: Roles, against: str | None = None
+) -> Message | None:
+    """Why no claim about paging can be made; None where one can. `against`: the arm that reserves, by default Orca's.
 
     Paging decides how many requests a full pool holds. Where the pool was not full, or nobody waited for room, the two
     admit the same requests and any difference is something else. Every repeat must show it, and over a share of time:
     one step tells nothing.
     """
-    for arm in (PAGED, against):
-        if not runs.get(arm):
-            return sheet.absent(workload, arm)
+    paged, reserving = roles.first(PAGING, runs), against or roles.first(BATCHING, runs)
+    if paged is None:
+        return sheet.absent(workload, named(PAGING, roles, sheet.asked.get(workload, ())))
+    if reserving is None:
+        return sheet.absent(workload, named(BATCHING, roles, sheet.asked.get(workload, ())))
     least = f"{SATURATED_TIME:.0%}"
-    if not all(run.time_waiting() >= SATURATED_TIME for run in runs[against]):
-        return Message("nothing-queued", {"arm": against, "time": least})
-    if not all(time_full(run) >= SATURATED_TIME for run in runs[PAGED]):
+    if not all(run.time_waiting() >= SATURATED_TIME for run in runs[reserving]):
+        return Message("nothing-queued", {"arm": reserving, "time": least})
+    if not all(time_full(run) >= SATURATED_TIME for run in runs[paged]):
         return Message("pool-not-full", {"share": f"{SATURATED_FULL:.0%}", "time": least})
     return None
 
 
-def _noise(sheet: Sheet, workload: str, runs: Runs, common: Mapping[str, Quantity]) -> None:
+def _noise(sheet: Sheet, common: _Compared, runs: Runs) -> None:
     """Paging over contiguous admission on requests that never queued: both run the same schedule, so it is noise."""
-    views = [run.of(common_part(runs)) for arm in (PAGED, CONTIGUOUS) for run in runs.get(arm, ())]
-    if PAGED in common and CONTIGUOUS in common and all(view and view.time_waiting() == 0 for view in views):
-        formula = _of("noise", PAGED, CONTIGUOUS)
-        sheet.ratio(f"{workload}.noise", common[PAGED], common[CONTIGUOUS], formula)
+    arms = [arm for role in (PAGING, BATCHING) if (arm := common.arm(role)) in runs]
+    views = [run.of(common_part(runs)) for arm in arms if arm for run in runs[arm]]
+    if len(arms) == 2 and all(view and view.time_waiting() == 0 for view in views):
+        formula = common.formula("noise", PAGING, BATCHING)
+        sheet.ratio(f"{common.workload}.noise", common.of(PAGING), common.of(BATCHING), formula)

@@ -8,7 +8,7 @@ from typing import Any
 from kvlab.analyse.arm_quantities import describe_arm
 from kvlab.analyse.bounds import StoppedRun
 from kvlab.analyse.guards import check_workload, host_bound, run_disturbances, run_faults
-from kvlab.analyse.ladder import PAGED, compare_arms
+from kvlab.analyse.ladder import compare_arms
 from kvlab.analyse.open_loop import OpenCell, describe_open_loop
 from kvlab.analyse.sheet import Sheet
 from kvlab.analyse.statistics import Observed, Settings, classify, median, several
@@ -17,18 +17,21 @@ from kvlab.errors import KvlabError
 from kvlab.quantities import Message, Metrics
 from kvlab.raw import RawRun
 from kvlab.records import read_json
+from kvlab.roles import PAGING
 from kvlab.simulate.counterfactual import agreement, quantities
 
 
 def analyse(section: dict[str, Any], root: Path) -> Metrics:
     """All quantities of the run in `root`, from its raw logs alone. The same logs give the same metrics.
 
-    `section`: `raw`, the [workload, arm, repeat] to read; `analysis`, the settings of the statistics; `run`, the name.
+    `section`: `raw`, the [workload, arm, repeat] to read; `analysis`, the settings of the statistics; `arms`, what
+    is told of each arm (its role, label, colour …); `run`, the name.
     Raises LogError naming the file that is missing, changed in form, or contradicts itself in form.
     """
     everything = [RawRun.read(root, *which) for which in section["raw"]]
     sheet = Sheet(Settings(**section["analysis"]))
     metrics = Metrics(run=section["run"], quantities=sheet.quantities, facts=_facts(everything, root))
+    metrics.facts["arms"] = section["arms"]
     for run in everything:
         for name, sha256 in run.digests.items():
             metrics.files[run.source(name).file] = sha256
@@ -48,10 +51,11 @@ def analyse(section: dict[str, Any], root: Path) -> Metrics:
                 timed[arm] = kept + stopped
                 describe_arm(sheet, f"{workload}.{arm}", timed[arm])
         sheet.asked[workload] = list(arms)
-        compare_arms(sheet, workload, counted, timed)
+        compare_arms(sheet, workload, counted, timed, metrics.roles)
         asked = next((run.run.kv_slots_asked for repeats in counted.values() for run in repeats), None)
-        metrics.guards += check_workload(sheet, workload, counted, asked)
-        metrics.guards += _replay(sheet, workload, counted.get(PAGED, []))
+        metrics.guards += check_workload(sheet, workload, counted, metrics.roles, asked)
+        if paged := metrics.roles.first(PAGING, counted):
+            metrics.guards += _replay(sheet, f"{workload}.{paged}", counted[paged][0])
     _open_loops(section.get("open", []), root, sheet, metrics)
     return metrics
 
@@ -72,7 +76,7 @@ def _open_loops(which: list[Any], root: Path, sheet: Sheet, metrics: Metrics) ->
             metrics.runs += [entry | {"arm": cell} for entry in entries]
             if kept:
                 counted[cell] = [OpenCell.of_run(run) for run in kept]
-        metrics.guards += describe_open_loop(sheet, workload, counted)
+        metrics.guards += describe_open_loop(sheet, workload, counted, metrics.roles)
         first = next((cells[0] for cells in counted.values()), None)
         metrics.facts.setdefault("open", {})[workload] = {
             "cells": list(named),
@@ -82,14 +86,13 @@ def _open_loops(which: list[Any], root: Path, sheet: Sheet, metrics: Metrics) ->
         }
 
 
-def _replay(sheet: Sheet, workload: str, repeats: list[RawRun]) -> list[dict[str, Any]]:
+def _replay(sheet: Sheet, prefix: str, run: RawRun) -> list[dict[str, Any]]:
     """The simulated allocators over the paged arm's requests: what each would have held, and whether paging agrees."""
-    if not repeats:
-        return []
-    for quantity in quantities(repeats[0], f"{workload}.{PAGED}"):
+    workload = run.run.workload
+    for quantity in quantities(run, prefix):
         sheet.quantities.add(quantity)
     try:
-        found = agreement(repeats[0])
+        found = agreement(run)
     except KvlabError as error:
         return [{"workload": workload, "id": "replay", "outcome": "not decided", "detail": str(error)}]
     detail = (

@@ -22,8 +22,8 @@ from kvlab.analyse.sheet import Sheet
 from kvlab.quantities import Message
 from kvlab.raw import RawRun
 from kvlab.records import Served
+from kvlab.roles import PAGING, Roles
 
-PAGED = "vllm-paged"
 LATE_MS = 1.0  # a request sent later than this after its planned arrival waits for the sender, not for the engine
 Cells = Mapping[str, Sequence["OpenCell"]]
 
@@ -112,7 +112,7 @@ class OpenCell(RawRun):
         return sum(one <= bound for one in self.normalized_ms()) / (hi - lo)
 
 
-def describe_open_loop(sheet: Sheet, workload: str, cells: Cells) -> list[dict[str, Any]]:
+def describe_open_loop(sheet: Sheet, workload: str, cells: Cells, roles: Roles) -> list[dict[str, Any]]:
     """Put what each cell gives, and what each arm sustains, on the sheet; returns the workload's guards.
 
     `cells`: by `<arm>@<rate>`, its blocks that count.
@@ -124,10 +124,11 @@ def describe_open_loop(sheet: Sheet, workload: str, cells: Cells) -> list[dict[s
         _latency(sheet, prefix, blocks)
         arms.setdefault(name.partition("@")[0], []).extend(blocks)
     sustained = {arm: _sustained(sheet, f"{workload}.{arm}", mine) for arm, mine in arms.items()}
+    paged = roles.first(PAGING, sustained)
     for arm, quantity in sustained.items():
-        if arm != PAGED and PAGED in sustained:
-            formula = Message("sustained-ratio", {"top": PAGED, "bottom": arm})
-            sheet.ratio(f"{workload}.sustained.{arm}", sustained[PAGED], quantity, formula)
+        if paged is not None and arm != paged:
+            formula = Message("sustained-ratio", {"top": paged, "bottom": arm})
+            sheet.ratio(f"{workload}.sustained.{arm}", sustained[paged], quantity, formula)
     return [{"workload": workload} | _on_time([cell for blocks in cells.values() for cell in blocks])]
 
 

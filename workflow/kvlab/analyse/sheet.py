@@ -117,10 +117,10 @@ class Sheet:
             Quantity(key, top.value - bottom.value, unit, formula, min(top.n, bottom.n), sources)
         )
 
-    def absent(self, workload: str, arm: str) -> Message:
+    def absent(self, workload: str, arm: str | Message) -> Message:
         """Why an arm has nothing here: the workload does not ask for it, or no run of it counts."""
-        asked = self.asked.get(workload, [arm])
-        if arm not in asked:
+        asked = self.asked.get(workload)
+        if asked is not None and arm not in asked:
             return Message("arm-not-asked", {"arm": arm, "arms": ", ".join(asked)})
         return Message("arm-not-run-here", {"arm": arm})
 
@@ -128,7 +128,7 @@ class Sheet:
         """Why a number across two arms has no value: the reason of the one that has none, or why it is absent."""
         workload, sides = key.partition(".")[0], {"bottom": bottom, "top": top}
         why = next((q.why_none for q in sides.values() if q and q.why_none), None)
-        absent = [self.absent(workload, str(formula.values[side])) for side, q in sides.items() if q is None]
+        absent = [self.absent(workload, formula.values[side]) for side, q in sides.items() if q is None]
         return why or min(absent, key=lambda message: message.key, default=Message("no-data"))
 
     def undecided(self, key: str, formula: Message, why: Said, sources: Sequence[Source] = ()) -> Quantity:

@@ -109,14 +109,16 @@ class Config(Part):
                 "settings": settings,
             } | _arrival(part)
         if stage == "analyse":
+            arms = {arm: ARMS[arm].shown() for part in self.workloads.values() for arm in part.arms}
             section = {"analysis": self.analysis.model_dump(mode="json"), "run": self.run, "raw": self.raw()}
+            section["arms"] = arms
             return section | ({"open": open_} if (open_ := self.raw(open_loop=True)) else {})
         if stage == "simulate":
             return self.simulation.settings() | {"seed": self.data_seed} if self.simulation else {}
         if stage == "notebook":
             return {"palette": self.report.palette, "language": self.report.language}
         if stage == "report":
-            return self.report.model_dump(mode="json")
+            return self.report.model_dump(mode="json") | {"declared": list(ARMS)}
         raise ValueError(f"no stage {stage!r} has a section")
 
     def engine(self, arm: str) -> str:

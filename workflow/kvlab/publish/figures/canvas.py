@@ -93,5 +93,13 @@ class Canvas:
         return str(self.words["labels"][key]).format(**values)
 
     def colour(self, name: str) -> str:
-        """Of a share or an arm."""
+        """Of a share, or a phase of a request."""
         return colour(self.palette, name)
+
+    def arm_colour(self, arm: str) -> str:
+        """Of an arm, or an arm at a rate."""
+        return self.metrics.roles.colour(arm)
+
+    def role_colour(self, role: str) -> str:
+        """Of the workload's arm in a role; grey where it has none."""
+        return self.arm_colour(self.metrics.roles.first(role, self.arms) or "")

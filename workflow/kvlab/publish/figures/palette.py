@@ -1,35 +1,22 @@
 """Colours, one set for the notebook's figures and the page: told apart with any colour vision, on light and dark.
 
 Shares of the pool: Okabe and Ito, Color Universal Design (2008), or Paul Tol, Colour Schemes (2021), "bright". Arms
-have colours of their own, each at least 3:1 on the light and on the dark page, none near a share's or a phase's: a
-reader never takes an arm for a share. `INK` is what text, axes and grids are drawn in: the figures' SVG holds
-`currentColor` in its place, so that they follow the page's theme.
+have the colours that `kvlab.arms` declares, each at least 3:1 on the light and on the dark page, none near a share's or
+a phase's: a reader never takes an arm for a share. `INK` is what text, axes and grids are drawn in: the figures' SVG
+holds `currentColor` in its place, so that they follow the page's theme.
 """
 
 from __future__ import annotations
 
 INK = "#010203"
 
-ARM_COLOURS = {
-    "hf-sequential-static": "#D4542B",
-    "hf-sequential-dynamic": "#A05A3C",
-    "hf-batch-static": "#E0659A",
-    "hf-continuous": "#B5346E",
-    "vllm-sequential": "#6E7F1E",
-    "vllm-contiguous": "#7B4FC9",
-    "vllm-pow2": "#9A52B5",
-    "vllm-oracle": "#C06FDC",
-    "vllm-reserved": "#45A035",
-    "vllm-paged": "#009E73",
-    "vllm-paged-eager": "#2F8F83",
-}
-# Policies of the simulator: each has the colour of the arm that measures it.
-MEASURED_BY = {
-    "orca-max": "vllm-contiguous",
-    "orca-pow2": "vllm-pow2",
-    "orca-oracle": "vllm-oracle",
-    "reserved": "vllm-reserved",
-    "paged": "vllm-paged",
+# Policies of the simulator: each has the colour of the arm that measures it (`kvlab.arms`).
+POLICIES = {
+    "orca-max": "#7B4FC9",
+    "orca-pow2": "#9A52B5",
+    "orca-oracle": "#C06FDC",
+    "reserved": "#45A035",
+    "paged": "#009E73",
 }
 
 # The four shares and what else of a GPU's memory, the three phases of a request.
@@ -40,11 +27,10 @@ _SHARES = {
 _PHASES = {"waiting": "external", "prefill": "internal", "decode": "tokens"}
 
 PALETTES: dict[str, dict[str, str]] = {
-    name: shares | {phase: shares[share] for phase, share in _PHASES.items()} | ARM_COLOURS
-    for name, shares in _SHARES.items()
+    name: shares | {phase: shares[share] for phase, share in _PHASES.items()} for name, shares in _SHARES.items()
 }
 
 
 def colour(palette: str, name: str) -> str:
-    """The colour of a share, a phase or an arm; grey for what has none of its own."""
-    return PALETTES[palette].get(name, "#777777")
+    """The colour of a share or a phase."""
+    return PALETTES[palette][name]

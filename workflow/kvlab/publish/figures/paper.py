@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -12,20 +13,20 @@ from matplotlib.lines import Line2D
 
 from kvlab.accounting import SHARES
 from kvlab.publish.figures.canvas import Canvas, Nothing
-from kvlab.publish.figures.palette import INK, MEASURED_BY
+from kvlab.publish.figures.palette import INK
 from kvlab.quantities import Quantity
 from kvlab.records import read_text
+from kvlab.roles import ADMITTING
 from kvlab.simulate.studies import paper_values
 
-POLICY_OF = {arm: policy for policy, arm in MEASURED_BY.items()}
-MARKS = {"vllm-contiguous": "s", "vllm-pow2": "^", "vllm-oracle": "D", "vllm-reserved": "v", "vllm-paged": "o"}
+MARKS = {"orca-max": "s", "orca-pow2": "^", "orca-oracle": "D", "reserved": "v", "paged": "o"}  # by policy
 PAPERS_POOL = 15728  # Table 1, OPT-13B
 
 
 def shares(canvas: Canvas) -> None:
     """Fig. 2: a stacked bar a policy, the paper's boundaries as marks where its lengths and pool were used."""
     found = []
-    for arm in MARKS:
+    for arm in admitting(canvas, canvas.metrics.roles.told):
         mine = [
             canvas.quantity(f"{arm}.queued.share.{share}") or canvas.quantity(f"{arm}.share.{share}")
             for share in SHARES
@@ -54,6 +55,23 @@ def shares(canvas: Canvas) -> None:
     canvas.figure.legend(loc="outside upper center", ncols=3, fontsize=9)
 
 
+def policy(canvas: Canvas, arm: str) -> str:
+    """Who an arm admits, by the simulator's name."""
+    return str(canvas.metrics.roles.about(arm, "policy") or "")
+
+
+def mark(canvas: Canvas, arm: str) -> str:
+    """The shape of an arm's points."""
+    return MARKS.get(policy(canvas, arm), "o")
+
+
+def admitting(canvas: Canvas, arms: Iterable[str]) -> list[str]:
+    """Those of `arms` that differ in who is admitted, in the order of MARKS."""
+    found = canvas.metrics.roles.every(ADMITTING, arms)
+    order = [*MARKS]
+    return sorted(found, key=lambda arm: order.index(p) if (p := policy(canvas, arm)) in order else len(order))
+
+
 def _papers(canvas: Canvas) -> bool:
     """Whether the workload has the paper's lengths and its pool, so that its numbers may stand beside these."""
     asked = _settings(canvas)
@@ -72,7 +90,7 @@ def _marks(canvas: Canvas, axes: Axes, arms: list[str]) -> None:
     for row, arm in enumerate(arms):
         ends, total = [], 0.0
         for share in SHARES[:3]:
-            value = printed.get(f"fig2.{POLICY_OF[arm]}.{share}")
+            value = printed.get(f"fig2.{policy(canvas, arm)}.{share}")
             if value is None:
                 break
             total += 100 * value
@@ -90,7 +108,8 @@ def cells(canvas: Canvas, name: str) -> dict[str, list[tuple[float, Quantity]]]:
         hit = pattern.fullmatch(quantity.id)
         if hit and quantity.value is not None:
             found.setdefault(hit[1], []).append((float(hit[2]), quantity))
-    return {arm: sorted(found[arm], key=lambda one: one[0]) for arm in (*MARKS, *found) if arm in found}
+    order = dict.fromkeys((*admitting(canvas, found), *found))
+    return {arm: sorted(found[arm], key=lambda one: one[0]) for arm in order}
 
 
 def rates(canvas: Canvas) -> None:
@@ -105,21 +124,26 @@ def rates(canvas: Canvas) -> None:
     axes = canvas.figure.add_subplot()
     for arm, line in found.items():
         seconds = [(q.value or 0.0) / 1000 for _, q in line]
-        axes.plot([rate for rate, _ in line], seconds, "-", color=canvas.colour(arm), linewidth=1.6)
+        axes.plot([rate for rate, _ in line], seconds, "-", color=canvas.arm_colour(arm), linewidth=1.6)
         for (rate, q), value in zip(line, seconds, strict=True):
-            face = "none" if q.id in unfinished else canvas.colour(arm)
+            face = "none" if q.id in unfinished else canvas.arm_colour(arm)
             axes.plot(
-                [rate], [value], MARKS.get(arm, "o"), color=canvas.colour(arm), markerfacecolor=face, markersize=6
+                [rate], [value], mark(canvas, arm), color=canvas.arm_colour(arm), markerfacecolor=face, markersize=6
             )
             if q.interval:
-                axes.plot([rate, rate], [end / 1000 for end in q.interval], color=canvas.colour(arm), linewidth=1)
+                axes.plot([rate, rate], [end / 1000 for end in q.interval], color=canvas.arm_colour(arm), linewidth=1)
     bound = _settings(canvas).get("arrivals", {}).get("bound_s_per_token")
     if bound:
         axes.axhline(bound, color=INK, linewidth=1, linestyle=(0, (4, 2)))
         for arm in found:
             if sustained := canvas.quantity(f"{arm}.sustained"):
                 axes.plot(
-                    [sustained.value or 0.0], [bound], "|", color=canvas.colour(arm), markersize=22, markeredgewidth=2.4
+                    [sustained.value or 0.0],
+                    [bound],
+                    "|",
+                    color=canvas.arm_colour(arm),
+                    markersize=22,
+                    markeredgewidth=2.4,
                 )
     axes.set_yscale("log")
     axes.set_xlim(left=0)
@@ -146,15 +170,15 @@ def batched(canvas: Canvas) -> None:
     axes = canvas.figure.add_subplot()
     printed = {claim["id"]: claim["paper"] for claim in paper_values.read()["claims"]}
     for arm, line in found.items():
-        shade = canvas.colour(arm)
+        shade = canvas.arm_colour(arm)
         axes.plot(
             [r for r, _ in line],
             [q.value or 0.0 for _, q in line],
-            f"{MARKS.get(arm, 'o')}-",
+            f"{mark(canvas, arm)}-",
             color=shade,
             markersize=6,
         )
-        paper = printed.get(f"fig13a.{POLICY_OF.get(arm, '')}.running")
+        paper = printed.get(f"fig13a.{policy(canvas, arm)}.running")
         if paper is not None and _papers(canvas):
             axes.plot([2], [paper], "x", color=shade, markersize=9, markeredgewidth=2)
     axes.set_xlim(left=0)
@@ -177,8 +201,9 @@ def preemption(canvas: Canvas) -> None:
     axes = canvas.figure.add_subplot()
     for arm, line in found.items():
         values = [100 * (q.value or 0.0) for _, q in line]
-        mark = f"{MARKS.get(arm, 'o')}-"
-        axes.plot([r for r, _ in line], values, mark, color=canvas.colour(arm), markersize=6, label=arm)
+        axes.plot(
+            [r for r, _ in line], values, f"{mark(canvas, arm)}-", color=canvas.arm_colour(arm), markersize=6, label=arm
+        )
     axes.set_xlim(left=0)
     axes.set_ylim(bottom=0)
     axes.set_xlabel(canvas.word("rate"))
@@ -188,7 +213,7 @@ def preemption(canvas: Canvas) -> None:
 
 
 def _line(canvas: Canvas, arm: str) -> Line2D:
-    return Line2D([], [], color=canvas.colour(arm), marker=MARKS.get(arm, "o"), label=arm)
+    return Line2D([], [], color=canvas.arm_colour(arm), marker=mark(canvas, arm), label=arm)
 
 
 KINDS = {"paper-shares": shares, "rates": rates, "batched": batched, "preemption": preemption}

@@ -83,10 +83,10 @@ def memory_over_time(canvas: Canvas) -> None:
         samples = [run.samples[i] for i in thinned(len(run.samples), MOST_POINTS)]
         t = np.array([s.t_s for s in samples])
         used = np.array([s.used_bytes for s in samples]) / MIB
-        axes.plot(t, used, color=canvas.colour(arm), linewidth=1.4, label=arm)
+        axes.plot(t, used, color=canvas.arm_colour(arm), linewidth=1.4, label=arm)
         start, end = run.window
         inside = (t >= start) & (t <= end)
-        axes.plot(t[inside], used[inside], color=canvas.colour(arm), linewidth=3.2, solid_capstyle="butt")
+        axes.plot(t[inside], used[inside], color=canvas.arm_colour(arm), linewidth=3.2, solid_capstyle="butt")
     axes.set_xlabel(canvas.word("seconds_since_start"))
     axes.set_ylabel(canvas.word("device_memory"))
     axes.set_ylim(bottom=0)

@@ -23,7 +23,8 @@ from kvlab.folders import whole_folder
 from kvlab.paths import REPORT
 from kvlab.publish.figures import small_pool
 from kvlab.publish.figures.canvas import LANGUAGES, STYLE
-from kvlab.publish.figures.palette import ARM_COLOURS, INK, MEASURED_BY, colour
+from kvlab.publish.figures.palette import INK, colour
+from kvlab.publish.figures.palette import POLICIES as LINES
 from kvlab.quantities import Metrics
 from kvlab.records import write_json, write_text
 from kvlab.simulate.studies import paper_values
@@ -33,7 +34,6 @@ import matplotlib.pyplot as plt  # isort: skip  (figures.py has chosen the backe
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-LINES = {policy: ARM_COLOURS[arm] for policy, arm in MEASURED_BY.items()}
 MARKS = {"orca-max": "s", "orca-pow2": "^", "orca-oracle": "D", "paged": "o"}
 
 

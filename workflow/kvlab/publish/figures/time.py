@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from kvlab.analyse.ladder import ADDS, BASELINE, RUNGS
 from kvlab.publish.figures.canvas import Canvas, Nothing
 from kvlab.publish.figures.palette import INK
 from kvlab.quantities import Quantity
+from kvlab.roles import BASELINE, PAGING, RUNGS
 
 
 def throughput(canvas: Canvas) -> None:
@@ -18,7 +18,7 @@ def throughput(canvas: Canvas) -> None:
     canvas.figure.set_size_inches(7.6, 0.8 + 0.42 * len(found))
     axes = canvas.figure.add_subplot()
     for row, (arm, quantity) in enumerate(found):
-        axes.barh(row, _value(quantity), color=canvas.colour(arm), height=0.62, linewidth=0)
+        axes.barh(row, _value(quantity), color=canvas.arm_colour(arm), height=0.62, linewidth=0)
         _interval(axes, row, quantity)
         axes.plot(quantity.samples, [row] * len(quantity.samples), "o", color=INK, markersize=3, alpha=0.7)
         axes.annotate(
@@ -52,20 +52,20 @@ def ladder(canvas: Canvas) -> None:
     """The speedup as a waterfall on a log scale: each factor a step from the rung below."""
     factors: list[tuple[str, Quantity]] = []
     skipped: list[str] = []
-    for arm in RUNGS[1:]:
-        skipped.append(ADDS[arm])
+    for role in RUNGS[1:]:
+        skipped.append(role)
         if quantity := canvas.quantity(f"factor.{'-and-'.join(skipped)}"):
             factors.append(("-and-".join(skipped), quantity))
             skipped = []
     total = canvas.quantity("speedup")
     if not factors or total is None:
-        raise Nothing(f"the ladder needs {BASELINE} and vllm-paged")
+        raise Nothing("the ladder needs a baseline and an arm that pages")
     canvas.figure.set_size_inches(7.6, 3.3)
     axes = canvas.figure.add_subplot()
     at = 1.0
     for column, (_, quantity) in enumerate(factors):
         value = _value(quantity)
-        face = canvas.colour("vllm-paged") if value >= 1 else canvas.colour("hf-sequential-static")
+        face = canvas.role_colour(PAGING if value >= 1 else BASELINE)
         axes.bar(column, at * value - at, bottom=at, color=face, width=0.6, linewidth=0, alpha=0.9)
         if quantity.interval:
             axes.plot(
@@ -110,8 +110,8 @@ def latency(canvas: Canvas) -> None:
     axes = canvas.figure.add_subplot()
     for arm, rate, run in found:
         low, middle, high = np.percentile(run.latencies(), [5, 50, 95])
-        axes.plot([low, high], [_value(rate)] * 2, color=canvas.colour(arm), linewidth=2, alpha=0.6)
-        axes.plot([middle], [_value(rate)], "o", color=canvas.colour(arm), markersize=8, label=arm)
+        axes.plot([low, high], [_value(rate)] * 2, color=canvas.arm_colour(arm), linewidth=2, alpha=0.6)
+        axes.plot([middle], [_value(rate)], "o", color=canvas.arm_colour(arm), markersize=8, label=arm)
     axes.set_xlabel(canvas.word("latency"))
     axes.set_ylabel(canvas.word("tokens_per_second"))
     axes.set_xlim(left=0)

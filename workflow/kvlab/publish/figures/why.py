@@ -14,16 +14,16 @@ MOST_STEPS = 700  # of an arm that are drawn
 def identity(canvas: Canvas) -> None:
     """A rectangle an arm: requests together × tokens a second of each; its area is the throughput."""
     found = []
-    for arm in canvas.arms:
+    for arm in canvas.metrics.roles.with_paging(canvas.arms):
         running, tpot = canvas.quantity(f"{arm}.running.mean"), canvas.quantity(f"{arm}.tpot.median")
-        if arm.startswith("vllm-") and arm != "vllm-sequential" and running and tpot and running.value and tpot.value:
+        if running and tpot and running.value and tpot.value:
             found.append((arm, running.value, 1000 / tpot.value))
     if len(found) < 2:
         raise Nothing("fewer than two batch arms of one engine")
     canvas.figure.set_size_inches(7.6, 3.0)
     axes = canvas.figure.add_subplot()
     for arm, wide, high in sorted(found, key=lambda one: -one[1]):
-        shade = canvas.colour(arm)
+        shade = canvas.arm_colour(arm)
         axes.add_patch(Rectangle((0, 0), wide, high, facecolor=shade, alpha=0.16, linewidth=0))
         axes.add_patch(Rectangle((0, 0), wide, high, fill=False, edgecolor=shade, linewidth=2))
         text = canvas.word("area", arm=arm, n=f"{wide:.1f}", each=f"{high:.1f}", all=f"{wide * high:,.0f}")
@@ -36,11 +36,8 @@ def identity(canvas: Canvas) -> None:
 
 def step_time(canvas: Canvas) -> None:
     """A dot a step: its time against its requests, apart for steps that also compute prompts; and what they take."""
-    runs = {
-        arm: run
-        for arm, run in canvas.first_runs.items()
-        if arm.startswith("vllm-") and arm != "vllm-sequential" and len(run.steps) > 2
-    }
+    together = canvas.metrics.roles.with_paging(canvas.first_runs)
+    runs = {arm: run for arm in together if len((run := canvas.first_runs[arm]).steps) > 2}
     if not runs:
         raise Nothing("no batch arm recorded its steps")
     canvas.figure.set_size_inches(7.6, 3.4)
@@ -54,7 +51,7 @@ def step_time(canvas: Canvas) -> None:
                 rows_[kept][mine],
                 1000 * seconds[kept][mine],
                 mark,
-                color=canvas.colour(arm),
+                color=canvas.arm_colour(arm),
                 markersize=size,
                 alpha=0.7,
             )
@@ -109,7 +106,7 @@ def _stack(canvas: Canvas, axes, rows: list[tuple[str, dict[str, float]]]) -> No
             )
             axes.barh(at, seconds, left=start, height=0.6, facecolor=faces[name], **hatch)
             start += seconds
-    axes.set_yticks(range(len(rows)), [arm.removeprefix("vllm-") for arm, _ in rows])
+    axes.set_yticks(range(len(rows)), [_without_engine(canvas, arm) for arm, _ in rows])
     axes.invert_yaxis()
     axes.set_xlabel(canvas.word("seconds_of_steps"))
     marks = [
@@ -117,8 +114,13 @@ def _stack(canvas: Canvas, axes, rows: list[tuple[str, dict[str, float]]]) -> No
         Patch(facecolor=faces["prefill"], label=canvas.word("with_prefill")),
         Patch(facecolor="none", hatch="////", edgecolor=canvas.colour("prefill"), label=canvas.word("again")),
     ]
-    arms = [Patch(facecolor=canvas.colour(arm), label=arm) for arm, _ in rows]
+    arms = [Patch(facecolor=canvas.arm_colour(arm), label=arm) for arm, _ in rows]
     canvas.figure.legend(handles=[*arms, *marks], loc="outside upper center", ncols=3, fontsize=9)
+
+
+def _without_engine(canvas: Canvas, arm: str) -> str:
+    """An arm's name without its engine's in front: all arms of the figure have the same."""
+    return arm.removeprefix(f"{canvas.metrics.roles.about(arm, 'engine')}-")
 
 
 KINDS = {"identity": identity, "step-time": step_time}

@@ -19,6 +19,7 @@ from kvlab.publish.words.strings import LANGUAGES, look_up
 from kvlab.quantities import COUNTS, Message, Metrics, Quantities, Quantity
 from kvlab.raw import RawRun
 from kvlab.records import read_json, read_run, read_text
+from kvlab.roles import PAGING
 from kvlab.simulate.studies import paper_values
 
 
@@ -49,8 +50,8 @@ class Content:
 
     def any_run(self, workload: str, engine: str) -> str | None:
         """An arm of `workload` that `engine` ran."""
-        mine = (arm for w, arm in self.first_runs if w == workload)
-        return next((arm for arm in mine if arm.startswith(engine)), None)
+        mine = (arm for (w, arm), run in self.first_runs.items() if w == workload and run.run.engine["name"] == engine)
+        return next(mine, None)
 
     # --- what was asked -----------------------------------------------------------------------------------------
 
@@ -124,8 +125,8 @@ class Content:
     def products(self, workload: str) -> list[tuple[str, Quantity]]:
         """Requests together ÷ time per token of the workload's batch arms that share an engine."""
         made = []
-        for arm in counted(self.metrics, workload):
-            if arm.startswith("vllm-") and arm != "vllm-sequential" and (one := product(self.metrics, workload, arm)):
+        for arm in self.metrics.roles.with_paging(counted(self.metrics, workload)):
+            if one := product(self.metrics, workload, arm):
                 self.more[one.id] = one
                 made.append((arm, one))
         return made
@@ -194,7 +195,7 @@ class Content:
     def pool_pair(self, workload: str) -> tuple[str, str] | None:
         """The two arms that the view opens with."""
         decided = (q := self.metrics.quantities.get(f"{workload}.paging.gain")) is not None and q.value is not None
-        return pair(self.pool_arms(workload), decided)
+        return pair(self.pool_arms(workload), self.metrics.roles, decided)
 
     def pool_grid(self, workload: str) -> tuple[str, str]:
         """Aspect ratios of the view's grids as it opens, wide and on a phone: its place is kept before the script."""
@@ -221,8 +222,8 @@ class Content:
     @property
     def traced(self) -> list[tuple[str, str]]:
         """The (workload, arm) whose trace the page names: the one that shows paging."""
-        found = [(w, arm) for w in self.pool_workloads[:1] for arm in self.pool_arms(w)[-1:]]
-        return [(w, "vllm-paged" if (w, "vllm-paged") in self.first_runs else arm) for w, arm in found]
+        shown = [(w, self.pool_arms(w)) for w in self.pool_workloads[:1]]
+        return [(w, self.metrics.roles.first(PAGING, arms) or arms[-1]) for w, arms in shown if arms]
 
     # --- the proof ----------------------------------------------------------------------------------------------
 
@@ -244,10 +245,10 @@ class Content:
         groups = groupby(keyed, key=lambda e: (e["workload"], e["arm"], str(e["reason"]), e["validity"]))
         return [next(group) for _, group in groups]
 
-    def outside(self, known: list[str]) -> list[str]:
-        """Arms that the words know and no workload of this run plans."""
+    def outside(self, declared: list[str]) -> list[str]:
+        """Arms that this kvlab has and no workload of this run plans."""
         planned = {arm for facts in self.metrics.facts["workloads"].values() for arm in facts["arms"]}
-        return [arm for arm in known if arm not in planned]
+        return [arm for arm in declared if arm not in planned]
 
     @property
     def claims(self) -> list[dict[str, Any]]:

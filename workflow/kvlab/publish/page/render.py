@@ -18,19 +18,31 @@ from kvlab.publish.figures.palette import PALETTES
 from kvlab.publish.page import charts
 from kvlab.publish.page.answers import visible
 from kvlab.publish.page.content import Content
-from kvlab.publish.page.story import COSTS, Story, counted, ladder, queued, recomputing, sustained, timed
+from kvlab.publish.page.story import (
+    COSTS,
+    Story,
+    arm_of,
+    by_role,
+    counted,
+    ladder,
+    queued,
+    recomputing,
+    sustained,
+    timed,
+)
 from kvlab.publish.page.trail import by_arm, embed, trails
 from kvlab.publish.words import bilingual
 from kvlab.publish.words.facts import Facts
 from kvlab.publish.words.strings import LANGUAGES, TAGS, has, words
 from kvlab.quantities import Metrics
 from kvlab.records import write_text
+from kvlab.roles import PAGING
 
 SCRIPTS = ("page.js", "trail.js", "take.js", "what-if.js", "pool-data.js", "pool-side.js", "pool.js")
 
 
 def build(section: dict[str, Any], root: Path) -> str:
-    """The whole page of the run in `root`. `section`: `language`, `title`, `palette`.
+    """The whole page of the run in `root`. `section`: `language`, `title`, `palette`, `declared` (names of all arms).
 
     Pure: what it says depends on the files in `root` and on `report/`, and on nothing else. LogError names a file that
     is missing or is not what it should be; UndeclaredId the template and line that ask for what nothing declares.
@@ -61,6 +73,9 @@ def _build(section: dict[str, Any], root: Path) -> str:
         counted=lambda workload: counted(metrics, workload),
         timed=lambda workload: timed(metrics, workload),
         queued=lambda workload, arm: queued(metrics, workload, arm),
+        arm_of=lambda workload, role: arm_of(metrics, workload, role),
+        by_role=lambda workload, role, name: by_role(metrics, workload, role, name),
+        label=lambda arm: bilingual.Both(lambda x: metrics.roles.label(arm, x)),
         recomputing=lambda workload: recomputing(metrics, workload),
         sustained=lambda workload: sustained(metrics, workload),
         full_arms=lambda workload: [a for a in counted(metrics, workload) if queued(metrics, workload, a)["kind"]],
@@ -71,7 +86,10 @@ def _build(section: dict[str, Any], root: Path) -> str:
         fact_of=facts.get,
         language=language,
         title=section.get("title"),
-        palette=PALETTES[section.get("palette") or "okabe-ito"],
+        declared=section.get("declared", []),
+        palette=PALETTES[section.get("palette") or "okabe-ito"]
+        | {arm: metrics.roles.colour(arm) for arm in metrics.roles.told}
+        | {PAGING: metrics.roles.colour(metrics.roles.first(PAGING, metrics.roles.told) or "")},
         style=Markup((REPORT / "style.css").read_text(encoding="utf-8")),
         early=Markup(early),
         script=Markup(code),
@@ -83,7 +101,7 @@ def _build(section: dict[str, Any], root: Path) -> str:
             embed(
                 {
                     x: {name: words(x)[name] for name in ("script", "trail", "shares", "names", "take", "plan")}
-                    | {"arms": {arm: about["name"] for arm, about in words(x)["arms"].items()}}
+                    | {"arms": {arm: metrics.roles.label(arm, x) for arm in metrics.roles.told}}
                     for x in LANGUAGES
                 }
             )

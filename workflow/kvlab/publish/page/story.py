@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kvlab.accounting import SHARES
-from kvlab.analyse.ladder import ADDS, BASELINE, CONTIGUOUS, PAGED, RUNGS
 from kvlab.quantities import Message, Metrics, Quantity
+from kvlab.roles import BASELINE, BATCHING, PAGING, RUNGS, Roles
 
 COSTS = ("preemptions", "preempted.requests", "recomputed.tokens", "recomputed.share", "stall.max")  # of preemption
 
@@ -41,7 +41,8 @@ class Story:
             decided = (w for w in names if all((q := found.get(f"{w}.{k}")) and q.value is not None for k in keys))
             return next(decided, None)
 
-        whole = first("speedup", "efficiency.ratio") or first(f"{PAGED}.efficiency") or names[0]
+        paged = (w for w in names if (q := by_role(metrics, w, PAGING, "efficiency")) and q.value is not None)
+        whole = first("speedup", "efficiency.ratio") or next(paged, names[0])
         paging = first("paging.gain") or next((w for w in names if f"{w}.paging.gain" in found), whole)
         others = [(name, q) for name in ("batching", "engine") if (q := _factor(metrics, paging, name)) is not None]
         rest = max(others, key=lambda one: one[1].value or 0.0) if len(others) > 1 else None
@@ -73,11 +74,12 @@ def ladder(metrics: Metrics, workload: str, kind: str = "") -> list[Factor]:
     factors: list[Factor] = []
     skipped: list[str] = []
     product = 1.0
-    for arm in RUNGS[1:]:
-        skipped.append(ADDS[arm])
+    for role in RUNGS[1:]:
+        skipped.append(role)
         quantity = metrics.quantities.get(f"{workload}.{kind}factor.{'-and-'.join(skipped)}")
         if quantity is None or quantity.value is None:
             continue
+        arm = arm_of(metrics, workload, role) or ""
         factors.append(Factor(skipped, arm, quantity, product, product * quantity.value))
         product *= quantity.value
         skipped = []
@@ -95,8 +97,21 @@ def timed(metrics: Metrics, workload: str) -> list[str]:
     return [arm for arm in planned if f"{workload}.{arm}.throughput" in metrics.quantities]
 
 
-def queued(metrics: Metrics, workload: str, arm: str) -> dict[str, Quantity | None]:
+def arm_of(metrics: Metrics, workload: str, role: str) -> str | None:
+    """The workload's arm in a role."""
+    return metrics.roles.first(role, counted(metrics, workload))
+
+
+def by_role(metrics: Metrics, workload: str, role: str, name: str) -> Quantity | None:
+    """`<workload>.<arm>.<name>` of the workload's arm in a role; None where it has no such arm."""
+    arm = arm_of(metrics, workload, role)
+    return metrics.quantities.get(f"{workload}.{arm}.{name}") if arm else None
+
+
+def queued(metrics: Metrics, workload: str, arm: str | None) -> dict[str, Quantity | None]:
     """Shares and running requests of an arm while requests queue; over the whole run where the run has only that."""
+    if arm is None:
+        return dict.fromkeys((*SHARES, "running", "kind"))
     at = f"{workload}.{arm}."
     full = metrics.quantities.get(f"{at}queued.running.mean")
     kind = "queued." if full is not None and full.value is not None else ""
@@ -129,11 +144,12 @@ def sustained(metrics: Metrics, workload: str) -> list[str]:
     return [key[1] for key in ids if key[0] == workload and len(key) == 3]
 
 
-def pair(arms: list[str], decided: bool) -> tuple[str, str] | None:
+def pair(arms: list[str], roles: Roles, decided: bool) -> tuple[str, str] | None:
     """Which two arms stand side by side at first: the traditional way and paging, or the nearest there is."""
     if not arms:
         return None
-    right = PAGED if PAGED in arms else arms[-1]
-    order = [CONTIGUOUS, BASELINE] if decided else [BASELINE, CONTIGUOUS]
-    left = next((arm for arm in [*order, *arms] if arm in arms and arm != right), right)
+    right = roles.first(PAGING, arms) or arms[-1]
+    order = [BATCHING, BASELINE] if decided else [BASELINE, BATCHING]
+    wanted = [arm for role in order if (arm := roles.first(role, arms))]
+    left = next((arm for arm in [*wanted, *arms] if arm != right), right)
     return left, right
