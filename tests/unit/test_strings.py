@@ -115,7 +115,8 @@ def test_marks_become_html_and_nothing_else_does():
     assert filled == Markup(
         '<em>a</em> <strong>b</strong> <code>c</code> <a href="https://e.org">d</a> &lt;script&gt; &lt;g&gt;'
     )
-    assert "href" not in rich("[x](javascript:alert(1))")
+    assert "href" not in rich("[x](javascript:alert(1))") + rich("[x](http://e.org)")
+    assert rich("`a*b*c` \\*") == Markup("<code>a*b*c</code> \\*")  # what is marked as code is taken as it is
     with pytest.raises(KeyError, match="nothing given"):
         rich("{missing}", {})
 

@@ -14,7 +14,7 @@ TICKS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 10
 
 @dataclass(frozen=True)
 class Row:
-    """A bar. `start` and `end`, `whisker`, `dots` and `base`: per cent of the chart's width."""
+    """A bar. `start`, `end`, `whisker` and `dots` are in per cent of the chart's width."""
 
     parts: list[str]
     arm: str
@@ -29,11 +29,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Chart:
-    """Its rows, and where its grid lines stand: (value, per cent)."""
+    """Its rows, and where its grid lines are: (value, per cent)."""
 
     rows: list[Row]
     ticks: list[tuple[float, float]]
-    one: float = 0.0  # where no difference stands
 
 
 def ladder_rows(factors: list[Factor], quantities: Quantities, workload: str, kind: str = "") -> Chart | None:
@@ -59,7 +58,7 @@ def ladder_rows(factors: list[Factor], quantities: Quantities, workload: str, ki
     whisker = (at(whole.interval[0]), at(whole.interval[1])) if whole.interval else None
     rows.append(Row([], "", whole, start, end, whisker, whole=True))
     ticks = [(tick, at(tick)) for tick in TICKS if low <= math.log(tick) <= high]
-    return Chart(rows, ticks, at(1))
+    return Chart(rows, ticks)
 
 
 def bar_rows(metrics: Metrics, workload: str, name: str) -> Chart:

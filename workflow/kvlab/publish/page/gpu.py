@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from kvlab.quantities import Message, Metrics, Quantity
 
 MEASURED = ("weights.bytes", "pool.bytes", "device.idle", "device.peak", "device.total", "torch.reserved.peak")
-KV = ("tokens", "held", "free")  # of the pool: stores tokens, held empty, free
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The words of the page, from `report/strings.<language>.yaml`: no text stands in a template or in code.
 
-A text may hold `{placeholders}`, `*emphasis*`, `**strong words**`, `` `code` `` and `[links](https://…)`. Formulas,
-reasons and a guard's findings are messages: a key of `said` with what fills its holes. What an engine itself said stays
+A text is Markdown, of which emphasis, code and links are used, and may hold `{placeholders}`. Formulas, reasons and a
+guard's findings are messages: a key of `said` and the values of its placeholders. What an engine itself reported stays
 in the language in which it was recorded.
 """
 
@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import yaml
+from markdown_it import MarkdownIt
 from markupsafe import Markup, escape
 
 from kvlab.paths import REPORT
@@ -21,12 +22,6 @@ from kvlab.quantities import Message, Quantity, Said
 LANGUAGES = ("en", "zh")
 TAGS = {"en": "en", "zh": "zh-Hans"}  # what the lang attribute says
 
-_MARKS = (
-    (re.compile(r"`([^`]+)`"), r"<code>\1</code>"),
-    (re.compile(r"\*\*([^*]+)\*\*"), r"<strong>\1</strong>"),
-    (re.compile(r"\*([^*]+)\*"), r"<em>\1</em>"),
-    (re.compile(r"\[([^\]]+)\]\(((?:https://|#)[^)\s]+)\)"), r'<a href="\2">\1</a>'),
-)
 _HOLE = re.compile(r"\{(\w+)\}")
 _BEFORE_STOP = re.compile(
     r"(\})(?=[，。；：、）])"
@@ -62,18 +57,34 @@ def has(key: str) -> bool:
     return True
 
 
+class _Markdown(MarkdownIt):
+    """Emphasis, code, and links to the page itself or to https; everything else is escaped text."""
+
+    def __init__(self) -> None:
+        super().__init__("zero")
+        self.enable(["backticks", "emphasis", "link"])
+
+    def validateLink(self, url: str) -> bool:
+        return url.startswith(("https://", "#"))
+
+
+_MARKDOWN = _Markdown()
+
+
+@cache
+def _html(text: str) -> str:
+    return _BEFORE_STOP.sub("\\1\u2060", str(_MARKDOWN.renderInline(text)))
+
+
 def rich(text: str, values: Mapping[str, Any] | None = None) -> Markup:
-    """`text` with its marks as HTML. Everything else in it, and every value that is not Markup, is escaped."""
-    out = _BEFORE_STOP.sub("\\1\u2060", str(escape(text)))
-    for mark, replacement in _MARKS:
-        out = mark.sub(replacement, out)
+    """`text`, Markdown, as HTML with its placeholders filled. Every value that is not Markup is escaped."""
 
     def fill(hole: re.Match[str]) -> str:
         if values is None or hole[1] not in values:
             raise KeyError(f"nothing given for {{{hole[1]}}} in {text!r}")
         return str(escape(values[hole[1]]))
 
-    return Markup(_HOLE.sub(fill, out))
+    return Markup(_HOLE.sub(fill, _html(text)))
 
 
 def said(language: str, message: Said) -> str:

@@ -24,8 +24,6 @@ from kvlab.simulate.scheduler import Scheduler
 from kvlab.simulate.step_times import StepTimes
 from kvlab.simulate.timeline import Timeline, run_record
 
-RATES_TRIED = 12  # halvings of the interval in which the sustained rate lies
-
 
 @dataclass(frozen=True)
 class Setting:
