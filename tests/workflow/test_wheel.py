@@ -101,3 +101,61 @@ def test_the_papers_figures_are_simulated_outside_a_checkout(installed):
     installed("simulate", "results/small")
     installed("draw-simulation", "results/small")
     assert (installed.folder / "results/small/simulated/figures/figures.json").exists()
+
+
+SMALL = """\
+run: small
+simulation:
+  iterations: 300
+  warmup_iterations: 50
+  seeds: 2
+  workloads: { azure-conv: { lengths: { kind: azure-conv } } }
+"""
+
+
+def test_snakedeploy_deploys_it_and_the_wheel_runs_it(installed, tmp_path, monkeypatch):
+    """As a user does, with the checkout at GitHub's place: what git is asked for there, it takes from here."""
+    repository = tmp_path / "hub" / "owner" / "kvlab"
+    for name in ("config", "report", "workflow"):
+        shutil.copytree(ROOT / name, repository / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    shutil.copy2(ROOT / "Snakefile", repository)
+    (repository / "profiles").symlink_to("workflow/profiles")
+
+    def git(*arguments: str) -> None:
+        identity = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
+        subprocess.run(["git", "-C", repository, *identity, *arguments], check=True, capture_output=True)
+
+    for arguments in (("init",), ("add", "."), ("commit", "-m", "all"), ("tag", "v1")):
+        git(*arguments)
+    (repository / "workflow" / "rules" / "simulate.smk").write_text("# of another release\n")
+    for arguments in (("commit", "-am", "changed"), ("tag", "v2")):
+        git(*arguments)
+    monkeypatch.setenv("GIT_CONFIG_COUNT", "1")
+    monkeypatch.setenv("GIT_CONFIG_KEY_0", f"url.file://{tmp_path}/hub/.insteadOf")
+    monkeypatch.setenv("GIT_CONFIG_VALUE_0", "https://github.com/")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+
+    def deployed(tag: str) -> Path:
+        command = [Path(sys.executable).parent / "snakedeploy", "deploy-workflow", "https://github.com/owner/kvlab"]
+        subprocess.run([*command, tmp_path / tag, "--tag", tag], check=True, capture_output=True)
+        return tmp_path / tag
+
+    def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [installed.python, "-m", "snakemake", "--cores", "1", *arguments]
+        return subprocess.run(command, cwd=folder, text=True, capture_output=True, check=False)
+
+    folder = deployed("v1")
+    planned = snakemake(folder, "--dry-run")  # the default run, as it is deployed
+    assert planned.returncode == 0, planned.stdout + planned.stderr
+    assert {"probe", "measure_vllm", "report", "crate"} <= set(planned.stdout.split())
+    (folder / "config" / "config.yaml").write_text(SMALL)
+    done = snakemake(folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (folder / "results/small/simulated/figures/figures.json").is_file()
+    assert "Nothing to be done" in (again := snakemake(folder)).stdout + again.stderr
+
+    other = snakemake(deployed("v2"), "--dry-run")
+    assert other.returncode != 0
+    assert "kvlab: the package of this release is not installed" in other.stderr
+    assert "pip install git+https://github.com/owner/kvlab@v2" in other.stderr

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import kvlab
 from kvlab import commands, measuring, predicting
+from kvlab.dag.environment import take_over
 from kvlab.errors import KvlabError
 from kvlab.terminal import logging_to, say
 
@@ -208,6 +209,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     with logging_to(args.log):
         try:
+            if args.log and isinstance(run := getattr(args, "run", None), Path):
+                take_over(run)
             return int(args.function(args))
         except KvlabError as error:
             said, code = str(error), 2

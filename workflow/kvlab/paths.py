@@ -15,6 +15,14 @@ PREDICTIONS = DATA.parent / "predictions"
 DOWNLOAD = "download"  # stands for the path of what is fetched from its original public place
 
 
+def seen(path: Path) -> str:
+    """The path as rules name it: from the working directory where it is below it, so that a project that moves does not
+    run again.
+    """
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
 def lengths_variable(kind: str) -> str:
     """The environment variable that names a file of lengths which the project may not carry."""
     return f"KVLAB_{kind.upper()}"

@@ -24,9 +24,9 @@ rule calibrate:
     input:
         code("simulate.forecasts.before"),
         [
-            path
-            for path in [f"config/predictions/{CONFIG.run}.json"]
-            if (ROOT / path).exists()
+            seen(path)
+            for path in [ROOT / "config" / "predictions" / f"{CONFIG.run}.json"]
+            if path.exists()
         ],
         metrics=RUN / "metrics.json",
         raw=PROCESSES,

@@ -1,26 +1,50 @@
 # What all rules share: the checked configuration, the code that a stage depends on, the environment of its command.
+# The Snakefile is run in its checkout, taken as a module by another workflow, or deployed from a repository: then there is no
+# checkout, and the installed package (a wheel of the same release) carries the project's files.
 import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(workflow.basedir)
+HERE = workflow.current_basedir
+if HERE.is_local:
+    ROOT = Path(HERE.get_path_or_uri(secret_free=True)).resolve().parents[1]
+    PACKAGE = ROOT / "workflow" / "kvlab"
+    sys.path.insert(0, str(PACKAGE.parent))
+else:
+    try:
+        from kvlab.paths import PACKAGE, ROOT
+    except ImportError:
+        PACKAGE = ROOT = Path()
+    rules_here = [
+        Path(workflow.source_path(f"{wing}.smk"))
+        for wing in ("common", "prepare", "measure", "analyse", "simulate", "publish")
+    ]
+    installed = ROOT / "workflow" / "rules"
+    if not all(
+        (installed / path.name).is_file()
+        and path.read_text().rstrip() == (installed / path.name).read_text().rstrip()
+        for path in rules_here
+    ):
+        sys.exit(
+            "kvlab: the package of this release is not installed in the Python of Snakemake: "
+            f"pip install git+https://{HERE.host}/{HERE.repo}@{HERE.ref}"
+        )
 if {"{", "}"} & set(
-    str(ROOT)
+    f"{ROOT}{Path.cwd()}"
 ):  # Snakemake takes them for wildcards, in its own files too
     sys.exit(
         f"kvlab: {ROOT}: Snakemake can't run where a path has {{ or }}; move the project"
     )
-PACKAGE = ROOT / "workflow" / "kvlab"
-sys.path.insert(0, str(ROOT / "workflow"))
 
 import kvlab.config.run as kvlab_config
 import kvlab.dag.container as kvlab_container
 from kvlab.dag import products
 from kvlab.dag.products import process_file
-from kvlab.dag.environment import set_for_jobs, users_caches
+from kvlab.dag.environment import hand_over, set_for_jobs, users_caches
 from kvlab.dag.imports import closure
 from kvlab.errors import KvlabError
 from kvlab.measure.engines.registry import engines
+from kvlab.paths import seen
 from kvlab.prepare.model import made_from
 from kvlab.records import write_json
 from kvlab.terminal import say
@@ -80,7 +104,12 @@ wildcard_constraints:
 
 def code(*modules):
     """The files of the package that a stage's modules import, themselves included: found, not listed."""
-    return [str(path.relative_to(ROOT)) for path in closure(PACKAGE, modules)]
+    return [seen(path) for path in closure(PACKAGE, modules)]
+
+
+def own(name):
+    """A file of the project."""
+    return seen(ROOT / name)
 
 
 PROCESS = str(process_file(RUN, "{workload}", "{process}", "{block}"))
@@ -118,15 +147,24 @@ CONTAINED = any(
 IMAGE = CONFIG.container or "images/kvlab.sif"
 if CONTAINED:
     outside = [*users_caches(), Path(CONFIG.model.source), Path("results")]
+    if HERE.is_local:
+        outside.append(ROOT)
     outside += [Path(file) for name in CONFIG.workloads for file in CONFIG.files(name)]
     outside += [Path(file) for file in CONFIG.simulation_files()]
     settings = workflow.deployment_settings
     try:
         IMAGE = kvlab_container.image(ROOT, CONFIG.container)
         settings.apptainer_args = kvlab_container.options(
-            settings.apptainer_args, outside, ROOT
+            settings.apptainer_args, outside, Path.cwd()
         )
     except KvlabError as error:
         sys.exit(f"kvlab: {error}")
 
-set_for_jobs(ROOT, CONTAINED)
+set_for_jobs(PACKAGE.parent if HERE.is_local else None, CONTAINED)
+# Snakemake runs no hook of a module: the stages write config.json there.
+if not workflow.modifier.is_main_snakefile():
+    if workflow.modifier.path_modifier.modify(f"{RUN}/") != f"{RUN}/":
+        sys.exit(
+            f"kvlab: a run lies in {RUN}; leave prefix and replace_prefix out of the module, and choose the name of the run"
+        )
+    hand_over(RUN, CONFIG.model_dump(mode="json"))

@@ -4,9 +4,9 @@
 rule notebook:
     input:
         code("publish.notebook", "publish.figures.drawing"),
-        "workflow/notebooks/analysis.ipynb",
-        "report/figures.en.yaml",
-        "report/figures.zh.yaml",
+        own("workflow/notebooks/analysis.ipynb"),
+        own("report/figures.en.yaml"),
+        own("report/figures.zh.yaml"),
         metrics=RUN / "metrics.json",
         raw=PROCESSES,
     output:
@@ -28,7 +28,7 @@ rule notebook:
 rule claims:
     input:
         code("publish.check.claims"),
-        "report/claims.yaml",
+        own("report/claims.yaml"),
         metrics=RUN / "metrics.json",
         predicted=RUN / "predicted" / "metrics.json",
     output:
@@ -45,7 +45,7 @@ rule report:
     input:
         code("publish.page.render"),
         [
-            str(path.relative_to(ROOT))
+            seen(path)
             for path in sorted((ROOT / "report").rglob("*"))
             if path.is_file() and path.parent.name != "screenshots"
         ],

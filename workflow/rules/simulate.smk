@@ -4,8 +4,8 @@
 rule simulate:
     input:
         code("simulate.studies.stage"),
-        "config/data/azure-conv-lengths.csv",
-        "config/data/paper-values.yaml",
+        own("config/data/azure-conv-lengths.csv"),
+        own("config/data/paper-values.yaml"),
         CONFIG.simulation_files(),
     output:
         SIMULATED / "metrics.json",
@@ -25,8 +25,8 @@ rule simulate:
 rule draw_simulation:
     input:
         code("publish.figures.simulation"),
-        "report/simulation.en.yaml",
-        "report/simulation.zh.yaml",
+        own("report/simulation.en.yaml"),
+        own("report/simulation.zh.yaml"),
         metrics=SIMULATED / "metrics.json",
     output:
         SIMULATED / "figures" / "figures.json",

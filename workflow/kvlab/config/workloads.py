@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from kvlab.arms import ARMS
 from kvlab.config.part import Part
 from kvlab.measure.engines.registry import settings_of
-from kvlab.paths import lengths_file
+from kvlab.paths import DATA, lengths_file, seen
 
 LONGEST = 50_000_000  # characters of a prompt
 
@@ -81,7 +81,7 @@ class AzureConv(DrawnRequests):
 
     def file(self) -> str | None:
         """The trace, or the project's table."""
-        return self.trace or "config/data/azure-conv-lengths.csv"
+        return self.trace or seen(DATA / "azure-conv-lengths.csv")
 
 
 class Paper(DrawnRequests):

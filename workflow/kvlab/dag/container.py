@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from kvlab.errors import ConfigError
+from kvlab.paths import seen
 
 RUNTIMES = ("apptainer", "singularity")  # Snakemake looks for them in this order
 
@@ -25,15 +26,15 @@ def image(root: Path, configured: str | None) -> str:
         if not re.fullmatch(r"docker://[^@:/]+(:\d+)?(/[^@:]+)*@sha256:[0-9a-f]{64}", configured):
             raise ConfigError(f"container: {configured} must be docker://name@sha256:… (a digest, no tag beside it)")
         return configured
-    path = root / configured
+    path = Path(configured).absolute()
     if not path.is_file():
         raise ConfigError(f"container: {path} is not there; make image makes {_asked(root, '--name')}")
     _same_recipe(root, tool, path)
     return configured
 
 
-def options(given: str, folders: Iterable[Path], root: Path) -> str:
-    """Apptainer's options: those given, the GPU where there is one, and the folders outside the project."""
+def options(given: str, folders: Iterable[Path], here: Path) -> str:
+    """Apptainer's options: those given, the GPU where there is one, and the folders outside `here`, which it binds."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--nv", action="store_true")
     parser.add_argument("-B", "--bind", action="append", default=[])
@@ -47,7 +48,7 @@ def options(given: str, folders: Iterable[Path], root: Path) -> str:
         raise ConfigError("--nv asks for the GPU, but no NVIDIA driver answers here; leave --nv off to run on the CPU")
     added = [] if known.nv or not driver_answers() else ["--nv"]
     for folder in sorted({folder.resolve() for folder in folders if folder.exists()}):
-        if not folder.is_relative_to(root.resolve()):
+        if not folder.is_relative_to(here.resolve()):
             added += ["--bind", shlex.quote(str(folder))]
     return " ".join([given, *added]).strip()
 
@@ -68,14 +69,14 @@ def _runtime() -> str:
 def _own(root: Path) -> str:
     """What this machine's variant is called; on a node without a GPU, an image for another node's will do too.
 
-    Relative to the project: one that moves does not run again.
+    Named from the working directory: a project that moves does not run again.
     """
     expected = [_asked(root, "--name")]
     if "-cpu-" in expected[0]:
         expected.append(_asked(root, "--name", "cuda"))
     for name in expected:
         if (root / name).is_file():
-            return name
+            return seen(root / name)
     raise ConfigError(f"no image {expected[0]}; make it with: make image (or name one in the configuration)")
 
 
@@ -95,6 +96,8 @@ def _same_recipe(root: Path, tool: str, path: Path) -> None:
 
 
 def _asked(root: Path, question: str, variant: str | None = None) -> str:
+    if not (root / "docker").is_dir():
+        raise ConfigError("container: name one in the configuration; make image makes one, in a checkout")
     done = _run(str(root / "docker" / "build"), question, variant=variant)
     if done.returncode:
         raise ConfigError(f"docker/build {question} failed: {' '.join(done.stderr.split())}")
