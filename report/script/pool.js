@@ -44,6 +44,7 @@
       side.box.style.aspectRatio = `${columns}/${small && !narrow.matches ? 2 * rows : rows}`;
       side.use(side.used, columns, rows, cell);
     });
+    view.classList.toggle("touching", !sides[0].gap); // without gaps a free cell is no outline, and the legend says so
   }
 
   function choose() {

@@ -179,6 +179,20 @@ def test_nothing_is_wider_than_the_screen(open_page, width, language):
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_long_verdict_of_a_claim_lies_on_no_number(open_page, width):
+    page = open_page(viewport={"width": width, "height": 800})
+    overlaps = page.evaluate(
+        """() => [...document.querySelectorAll(".claims li li")].filter((row) => {
+             row.children[1].textContent = "not reproduced on this workload";
+             const [a, b] = [row.children[1], row.children[2]].map((one) => one.getBoundingClientRect());
+             return a.right > b.left && a.bottom > b.top;
+           }).length"""
+    )
+    assert overlaps == 0
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
 @pytest.mark.parametrize("width", [390, 1440])
 def test_nothing_moves_while_it_loads(open_page, width):
     page = open_page(viewport={"width": width, "height": 900})

@@ -160,6 +160,16 @@ def test_any_choice_of_arms_gives_a_page(tmp_path, arms, says, leaves_out):
     assert leaves_out not in body
 
 
+def test_a_run_without_paging_opens_with_what_its_reserving_arms_do(tmp_path, monkeypatch):
+    monkeypatch.setitem(small_run.ARMS, "vllm-oracle", small_run.ARMS["vllm-paged"])
+    arms = {"arms": ["vllm-contiguous", "vllm-oracle"], "repeats": 1}
+    settings = small_run.CONFIG | {"workloads": {"pressured": small_run.CONFIG["workloads"]["pressured"] | arms}}
+    page = build(SECTION, small_run.build(tmp_path / "reserving", figures=False, settings=settings))
+    shown = [key for key, _ in numbers_shown(page.split('class="lede"')[1].split("</p>")[0])]
+    arms = [key.split(".")[1] for key in shown]
+    assert arms == 2 * ["vllm-oracle", "vllm-oracle", "vllm-contiguous", "vllm-contiguous"]
+
+
 def test_a_missing_or_broken_file_is_named(run, tmp_path):
     with pytest.raises(KvlabError, match=r"metrics\.json"):
         build(SECTION, tmp_path)
@@ -260,7 +270,7 @@ def test_predictions_stand_beside_what_was_measured(run, page, tmp_path):
     section = shown.split('id="plan"')[1].split("</section>")[0]
     assert {("pressured.vllm-contiguous.predicted.throughput", "3,605 tokens/s")} <= set(numbers_shown(section))
     assert {("pressured.vllm-contiguous.off.throughput", "+0.7%")} <= set(numbers_shown(section))
-    assert "python -m kvlab plan" in section
+    assert "python -m kvlab plan" in re.sub(r"<[^>]*>", "", section)
     assert '"pressured.vllm-contiguous.off.throughput":' in shown.split('id="trail-data"')[1]
 
 

@@ -102,6 +102,10 @@ def test_where_paging_stops_to_gain(tmp_path):
     gains = [point["gain"] for point in paged]
     assert gains[0] > gains[-1]
     assert gains[0] > 1.2
+    assert len(found["axes"]["max_len"]) >= 4
+    reserving = [p for p in found["points"] if p["policy"] == "orca-max" and p["pool"] == 16384 and p["rate"] is None]
+    assert [p["together"] for p in reserving] == sorted((p["together"] for p in reserving), reverse=True)
+    assert reserving[0]["together"] > 4 * reserving[-1]["together"]
     together = [point["together"] for point in paged]
     assert together == sorted(together)
     own = next(point for point in paged if point["pool"] == 4096)

@@ -22,12 +22,14 @@ def identity(canvas: Canvas) -> None:
         raise Nothing("fewer than two batch arms of one engine")
     canvas.figure.set_size_inches(7.6, 3.0)
     axes = canvas.figure.add_subplot()
-    for arm, wide, high in sorted(found, key=lambda one: -one[1]):
+    lowest = min(high for _, _, high in found)
+    for at, (arm, wide, high) in enumerate(sorted(found, key=lambda one: -one[1])):
         shade = canvas.arm_colour(arm)
         axes.add_patch(Rectangle((0, 0), wide, high, facecolor=shade, alpha=0.16, linewidth=0))
         axes.add_patch(Rectangle((0, 0), wide, high, fill=False, edgecolor=shade, linewidth=2))
         text = canvas.word("area", arm=arm, n=f"{wide:.1f}", each=f"{high:.1f}", all=f"{wide * high:,.0f}")
-        axes.annotate(text, (wide, high), xytext=(-6, -13), textcoords="offset points", ha="right", fontsize=9)
+        below = (-6, -14 - 16 * at)  # a line each, under the lowest edge: no label meets another, or an edge
+        axes.annotate(text, (wide, lowest), xytext=below, textcoords="offset points", ha="right", fontsize=9)
     axes.set_xlim(0, 1.08 * max(wide for _, wide, _ in found))
     axes.set_ylim(0, 1.15 * max(high for _, _, high in found))
     axes.set_xlabel(canvas.word("together"))

@@ -94,7 +94,7 @@ def _pools(raw: RawRun) -> list[int]:
 def _lengths(raw: RawRun, jobs: Sequence[SimulatedRequest]) -> list[int]:
     longest = max((job.final + 1 for job in jobs), default=1)
     own = raw.run.max_model_len
-    return sorted({own, 2 * own, *([1 << (longest - 1).bit_length()] if longest > 1 else [])})
+    return sorted({own, 2 * own, 4 * own, 8 * own, *([1 << (longest - 1).bit_length()] if longest > 1 else [])})
 
 
 def _blocks(raw: RawRun) -> list[int]:
