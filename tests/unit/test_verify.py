@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -240,12 +242,27 @@ def test_a_page_that_can_not_be_rendered_from_malformed_files_is_a_fault(run):
 def test_what_can_not_be_proved_is_listed(run, capsys):
     assert cli.main(["verify", str(run / "report.html")]) == 0
     out = capsys.readouterr().out
-    for what in ("raw logs: ", "answers: ", "environment.json, ", "costs/, ", "model: ", "unchanged since verify.json"):
+    for what in ("raw logs: ", "answers: ", "environment.json, ", "costs/, ", "model, ", "unchanged since verify.json"):
         assert f"not proved: {what}" in out or what == "unchanged since verify.json"
         assert what in out
     (run / "verify.json").unlink()
     assert cli.main(["verify", str(run / "report.html")]) == 0
     assert "no verify.json holds its digest yet" in capsys.readouterr().out
+
+
+def test_the_page_lists_what_verify_can_not_prove(run):
+    """By the same words, whichever of them a run leaves open."""
+    html = (run / "report.html").read_text()
+    section = html[html.index('id="not-proved"') :].partition("</ul>")[0]
+    items = [unescape(re.sub(r"<[^>]+>", "", one)) for one in re.findall(r"<li>(.*?)</li>", section)]
+    proved = verify(run / "report.html", CONFIG.section).not_proved
+    assert len(proved) >= 7
+    for line in proved:
+        assert any(item.startswith(line.removesuffix(": unchanged since verify.json was written").removesuffix(
+            ": they are not here")) for item in items), line  # fmt: skip
+    assert "原始日志" in section
+    with pytest.raises(KeyError, match=r"has no proof\.not_proved\.of\.more"):
+        Found().leave("more")
 
 
 def test_judging_claims_again_gives_what_verify_expects(run):

@@ -161,7 +161,7 @@ def _model(root: Path, runs: list[Run], found: Found) -> None:
                 found.faults.append(f"{root / 'model' / name}: changed since the fingerprint was taken")
     found.checked["model files"] = len(here)
     if len(here) < len(listed) or not listed:
-        found.not_proved.append("model: that its files have the fingerprint that the runs noted; they are not here")
+        found.leave("model", "they are not here")
 
 
 def _machine(root: Path, runs: list[Run], found: Found) -> None:
@@ -211,6 +211,5 @@ def _unchanged(root: Path, sealed: dict[str, str], found: Found) -> None:
         elif digest(root / name) != sha256:
             found.faults.append(f"{root / name}: changed since the run was verified (verify.json)")
     since = "unchanged since verify.json was written" if sealed else "no verify.json holds its digest yet"
-    found.not_proved.append(f"environment.json, beyond the engines' versions: {since}")
-    found.not_proved.append(f"costs/, the stages' seconds and memory as Snakemake took them: {since}")
-    found.not_proved.append(f"model/fingerprint.json, source and architecture in words: {since}")
+    for key in ("environment", "costs", "fingerprint"):
+        found.leave(key, since)

@@ -80,6 +80,7 @@ def _build(section: dict[str, Any], root: Path) -> str:
         sustained=lambda workload: sustained(metrics, workload),
         full_arms=lambda workload: [a for a in counted(metrics, workload) if queued(metrics, workload, a)["kind"]],
         preemption_costs=COSTS,
+        not_proved=list(words(LANGUAGES[0])["proof"]["not_proved"]["of"]),
         all_quantities=lambda: by_arm(metrics),
         get=metrics.quantities.get,
         level=facts.get("config.json", "analysis.confidence", "level"),
