@@ -5,13 +5,16 @@ from dataclasses import replace
 import pytest
 from tests.raw_logs import section, write_model, write_raw
 
+from kvlab.analyse import steps as step_log
 from kvlab.analyse.metrics import analyse
 from kvlab.catalogue import UndeclaredId, unit_of
 from kvlab.errors import LogError
+from kvlab.paths import ROOT
 from kvlab.publish.words.numbers import text_of
 from kvlab.publish.words.strings import said
 from kvlab.quantities import Metrics, Quantities, Quantity, Source
-from kvlab.records import Output, Sample, Served, Step
+from kvlab.raw import RawRun
+from kvlab.records import Output, Preemption, Sample, Served, Step, write_lines
 
 
 @pytest.fixture
@@ -366,6 +369,30 @@ def test_preemption_costs_what_is_computed_again(root):
     assert q["w.vllm-paged.recomputed.share"].value == pytest.approx(5 / (6 + 6 + 5))
     assert q["w.vllm-paged.preempted.requests"].value == 1
     assert q["w.vllm-paged.stall.max"].value == pytest.approx(5.0)  # from 6 s to 11 s
+    told = {name: q[f"w.vllm-paged.{name}"] for name in ("recomputed.tokens", "recomputed.share", "preempted.requests")}
+    folder = root / "raw/w/vllm-paged/0"
+    lost = [Preemption(2.5, 2, 0, 5, last_token_under_way=True), Preemption(2.5, 2, 1, 5)]
+    write_lines(folder / "preemptions.jsonl", lost)
+    again = analyse(section(("w", "vllm-paged", 0)), root).quantities
+    for name, quantity in told.items():
+        assert again[quantity.id].value == quantity.value, name
+        assert "preemptions.jsonl" in str(again[quantity.id].sources)
+        assert "preemptions.jsonl" not in str(quantity.sources)
+    write_lines(folder / "preemptions.jsonl", [lost[0], replace(lost[1], tokens=4)])  # it is this log that is read
+    assert analyse(section(("w", "vllm-paged", 0)), root).quantities["w.vllm-paged.recomputed.tokens"].value == 4
+    write_lines(folder / "preemptions.jsonl", [])  # of an engine that notes none in it
+    assert analyse(section(("w", "vllm-paged", 0)), root).quantities["w.vllm-paged.recomputed.tokens"].value == 5
+
+
+def test_steps_and_preemptions_of_a_measured_run_tell_the_same():
+    """OPT-13B at 8.4 requests a second: 235 preemptions, 23 requests that were not through."""
+    reference = ROOT / "results" / "reference" / "opt-13b-policies"
+    run = RawRun.read(reference, "open", "vllm-paged@8.4", 0)
+    tokens, back = step_log.from_held(run)
+    assert len(run.preemptions) == 235
+    found = step_log.recomputed(run)
+    assert (found.tokens, found.requests) == (tokens, len(back))
+    assert tokens == sum(one.tokens for one in run.preemptions)
 
 
 def test_uneven_steps_are_told_from_the_work_that_they_do(root):

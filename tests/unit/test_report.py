@@ -5,10 +5,13 @@ import re
 import shutil
 
 import pytest
+import yaml
 from tests.fixtures import small_run
 
 from kvlab.catalogue import UndeclaredId
 from kvlab.errors import KvlabError, LogError
+from kvlab.paths import REPORT
+from kvlab.publish.check.claims import BOUNDS
 from kvlab.publish.check.verify import numbers_shown
 from kvlab.publish.page.answers import visible
 from kvlab.publish.page.inline import inline_svg
@@ -178,6 +181,18 @@ def test_a_missing_or_broken_file_is_named(run, tmp_path):
     (broken / "raw" / "seed" / "vllm-paged" / "0" / "steps.jsonl").write_text("{}\n", encoding="utf-8")
     with pytest.raises(LogError, match=r"steps\.jsonl:1"):
         build(SECTION, broken)
+
+
+def test_a_claim_says_where_its_bound_is_from(page):
+    """One that was set after runs had been seen is no prediction of them."""
+    stated = yaml.safe_load((REPORT / "claims.yaml").read_text())["claims"]
+    assert {claim["id"] for claim in stated if "expected" in claim and claim.get("bound") not in BOUNDS} == set()
+    told = {claim["id"]: claim.get("bound") for claim in stated}
+    assert (told["little-is-recomputed"], told["paging-is-faster"]) == ("seen", "beforehand")
+    for id, bound in told.items():
+        if (place := page.find(f"<code>{id}</code>")) >= 0:
+            here = page[place:].partition("</p>")[0]
+            assert ("set after runs of this project had been seen" in here) == (bound == "seen"), id
 
 
 def test_what_stands_in_a_script_can_not_leave_it():

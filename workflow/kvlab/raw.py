@@ -108,6 +108,7 @@ class RawRun:
             "steps.jsonl": self.all_steps,
             "requests.jsonl": self.all_served,
             "outputs.jsonl": self.all_outputs,
+            PREEMPTIONS: self.all_preemptions or [],
         }
         lines = logs.get(name, [])
         mine = [number for number, line in enumerate(lines, start=1) if line.part == self.part]

@@ -14,6 +14,7 @@ from kvlab.analyse import steps
 from kvlab.analyse.sheet import Sheet
 from kvlab.quantities import Message
 from kvlab.raw import RawRun
+from kvlab.records import PREEMPTIONS
 
 STEPS = ("steps.jsonl", "requests.jsonl", "run.json")
 TIMES = ("requests.jsonl",)
@@ -41,7 +42,8 @@ def describe_arm(sheet: Sheet, prefix: str, runs: Sequence[RawRun]) -> None:
             Message("while-queued", {"what": Message(f"share.{name}")}),
         )
     for name, of in _POOL.items():
-        sheet.arm(prefix, name, runs, of, STEPS, "never-queued" if name.startswith("queued.") else "no-data")
+        files: tuple[str, ...] = (*STEPS, PREEMPTIONS) if name in _LOST else STEPS
+        sheet.arm(prefix, name, runs, of, files, "never-queued" if name.startswith("queued.") else "no-data")
     for name, of in _READ_BACK.items():
         sheet.arm(prefix, name, runs, of, ("run.json",), "not-told")
     for name, (of, files) in _DEVICE.items():
@@ -127,6 +129,8 @@ _POOL: dict[str, Number] = {
     "kv.peak": lambda r: r.accounting.peak("allocated") * r.run.kv_bytes_per_slot,
     "kv.per_request": steps.per_request,
 }
+
+_LOST = ("preempted.requests", "recomputed.tokens", "recomputed.share")
 
 _READ_BACK: dict[str, Number] = {
     "pool.slots": lambda r: r.run.pool_slots,

@@ -39,7 +39,7 @@ class Sheet:
         """
         known, bound, left_out = within_bounds(name, list(runs), of)
         found = [(run.run.repeat, value) for run, value in known]
-        sources = [run.source(file) for run in runs for file in files]
+        sources = [run.source(file) for run in runs for file in files if file in run.digests]
         why = Message("stopped-before" if left_out else why_none)
         return self.samples(f"{prefix}.{name}", found, sources, formula or Message(name), why, bound)
 

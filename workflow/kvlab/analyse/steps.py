@@ -70,9 +70,28 @@ def time_full(run: RawRun) -> float:
 
 
 def recomputed(run: RawRun) -> Recomputed:
-    """From the held tokens: a request whose cache falls to nothing, and grows again, computes again what it had.
+    """From the log of preemptions; from the held tokens where the run lacks it, as runs of older versions do, or where
+    its engine notes none in it.
+    """
+    again, back = _from_preemptions(run) if _noted(run) else from_held(run)
+    useful = sum(one.prompt_tokens + max(one.output_tokens, 1) - 1 for one in run.served)
+    return Recomputed(again, useful + again, len(back))
 
-    A request that had its last token under way when its cache was taken never comes back, and computes nothing again.
+
+def _noted(run: RawRun) -> bool:
+    return run.preemptions is not None and len(run.preemptions) == int(run.accounting.preempted.sum())
+
+
+def _from_preemptions(run: RawRun) -> tuple[int, set[int]]:
+    """Tokens computed again, and the requests that did: each that came back, unless its last token was under way."""
+    held = {entry[0]: step.t_s for step in run.steps for entry in step.held}  # the last time that each held cache
+    lost = [one for one in run.preemptions or [] if not one.last_token_under_way and held.get(one.request, 0) > one.t_s]
+    return sum(one.tokens for one in lost), {one.request for one in lost}
+
+
+def from_held(run: RawRun) -> tuple[int, set[int]]:
+    """The same from the held tokens: a request whose cache falls to nothing, and grows again, computes again what it
+    had. One that had its last token under way when its cache was taken never comes back.
     """
     last: dict[int, int] = {}
     lost: dict[int, int] = {}
@@ -89,8 +108,7 @@ def recomputed(run: RawRun) -> Recomputed:
                 back.add(request)
             last[request] = tokens
         before = here
-    useful = sum(one.prompt_tokens + max(one.output_tokens, 1) - 1 for one in run.served)
-    return Recomputed(again, useful + again, len(back))
+    return again, back
 
 
 def longest_stall(run: RawRun) -> float | None:

@@ -20,6 +20,7 @@ from kvlab.records import write_json
 
 CLAIMS = REPORT / "claims.yaml"
 HELD, FAILED, NOT_HERE, UNDECIDED = "held", "failed", "not here", "not decided"
+BOUNDS = ("beforehand", "seen")  # when a claim's bound was set: see report/claims.yaml
 FEWEST = 3  # repeats that a comparison of a measured speed or memory needs
 
 
@@ -90,6 +91,8 @@ def _read(file: Path) -> list[dict[str, Any]]:
             raise KvlabError(f"{file}: claim {claim.get('id')}: relation must be one of {', '.join(sorted(RELATIONS))}")
         if unknown := set(claim.get("needs", [])) - {"pressure", "gpu", "gpu-bound"}:
             raise KvlabError(f"{file}: claim {claim['id']}: needs {sorted(unknown)}; one of pressure, gpu, gpu-bound")
+        if claim.get("bound") not in (None, *BOUNDS):
+            raise KvlabError(f"{file}: claim {claim['id']}: bound {claim['bound']!r}; one of {', '.join(BOUNDS)}")
         for name in {"quantity", "cell"} & claim.keys():
             try:
                 known(claim[name].replace("@*", "@1").replace("*", "w", 1))
@@ -99,7 +102,8 @@ def _read(file: Path) -> list[dict[str, Any]]:
 
 
 def _entry(claim: dict[str, Any], workload: str) -> dict[str, Any]:
-    return {key: claim[key] for key in ("id", "statement", "relation", "origin")} | {"workload": workload}
+    told = {key: claim[key] for key in ("id", "statement", "relation", "origin")} | {"workload": workload}
+    return told | ({"bound": claim["bound"]} if "bound" in claim else {})
 
 
 def _by_guard(claim: dict[str, Any], workload: str, metrics: Metrics) -> dict[str, Any] | None:
