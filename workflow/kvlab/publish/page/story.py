@@ -98,8 +98,9 @@ def timed(metrics: Metrics, workload: str) -> list[str]:
 
 
 def arm_of(metrics: Metrics, workload: str, role: str) -> str | None:
-    """The workload's arm in a role."""
-    return metrics.roles.first(role, counted(metrics, workload))
+    """The workload's arm in a role: one that ran to its end, else one that was stopped and gives bounds."""
+    first = metrics.roles.first
+    return first(role, counted(metrics, workload)) or first(role, timed(metrics, workload))
 
 
 def by_role(metrics: Metrics, workload: str, role: str, name: str) -> Quantity | None:
