@@ -113,6 +113,15 @@ def test_a_full_disk_is_one_line(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_log_that_can_not_be_written_is_one_line_too(tmp_path):
+    said = "kvlab configure: missing.yaml: cannot be read (No such file or directory); pass a file such as"
+    done = kvlab("configure", "missing.yaml", "--log", "/dev/full")  # it opens, and takes nothing
+    assert (done.returncode, done.stderr) == (2, f"{said} config/smoke.yaml\n")
+    done = kvlab("configure", "missing.yaml", "--log", str(tmp_path))
+    assert done.returncode == 2
+    assert done.stderr == f"kvlab configure: {tmp_path}: Is a directory; check that it exists and can be written\n"
+
+
 def test_an_interrupt_is_one_line(tmp_path):
     script = (
         "import os, signal, sys, threading\n"

@@ -129,6 +129,17 @@ def test_results_that_can_not_be_written(project):
     assert "/proc/kvlab" in line
 
 
+def test_a_disk_that_is_full_while_a_library_writes_is_one_line(tmp_path, project):
+    """Weights go to disk in a library of another language, which has its own words for it."""
+    (tmp_path / "m").mkdir()
+    shutil.copy2(project.run / "config.json", tmp_path / "m")
+    limited = f"ulimit -f 100; exec {sys.executable} -m kvlab model {tmp_path / 'm'}"
+    line = one_line(project.command("bash", "-c", limited))
+    assert line.startswith(f"kvlab model: {tmp_path / 'm'}: ")
+    assert line.endswith("File too large (os error 27); make room there")
+    assert [p.name for p in (tmp_path / "m").iterdir()] == ["config.json"]
+
+
 def test_a_results_folder_that_is_a_file(tmp_path, project):
     (tmp_path / "file").write_text("in the way")
     line = one_line(project.kvlab("probe", str(tmp_path / "file")))

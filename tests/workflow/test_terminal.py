@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import pty
 import re
+import shlex
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 
-from .conftest import copy_project
+from .conftest import ROOT, copy_project
 from .test_simulation import SMALL, TEXT
 
 SNAKEMAKE = Path(sys.executable).parent / "snakemake"
@@ -85,3 +87,85 @@ def test_a_failure_is_last_with_its_whole_log(simulated):
     assert lines[at + 2] == "    kvlab draw-simulation: no ink; buy some"
     assert lines[-1].startswith("1 of 3 jobs failed, 1 are done and stay")
     assert "export" not in done.stderr
+
+
+BAD = {
+    "missing.yaml": (None, "cannot be read (No such file or directory)"),
+    "latin-1.yaml": (b"run: caf\xe9\n", "not UTF-8 (byte 8); save it in that encoding"),
+    "list.yaml": (b"- 1\n- 2\n", "a configuration is a mapping of keys"),
+    "empty.yaml": (b"", "a configuration is a mapping of keys"),
+    "broken.yaml": (b"run: [", "neither YAML nor JSON"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_configuration_that_can_not_be_read_is_one_line_of_snakemake_and_of_make(simulated, name):
+    content, said = BAD[name]
+    if content is not None:
+        (simulated.root / name).write_bytes(content)
+    shutil.copy2(ROOT / "Makefile", simulated.root)
+    before = sorted((simulated.root / "results").rglob("*"))
+    for option in ([], ["--dry-run"]):
+        done = simulated.snakemake("--logger", "kvlab", *option, config=name)
+        assert done.returncode == 1
+        assert done.stderr.startswith(f"kvlab: {name}: {said}"), done.stderr
+        assert done.stdout == ""
+        assert done.stderr.count("\n") == 1
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = simulated.command("env", f"PATH={path}", "make", "-o", "setup", "run", f"CONFIG={name}")
+    assert done.returncode == 2
+    first, *rest = done.stderr.splitlines()
+    assert first.startswith(f"kvlab doctor: {name}: {said}")
+    assert all(line.startswith("make: *** ") for line in rest)
+    assert sorted((simulated.root / "results").rglob("*")) == before
+
+
+def hidden(folder):
+    return [path for path in folder.rglob(".*") if path.name != ".snakemake_timestamp"]
+
+
+def test_results_that_can_not_be_written_are_one_line(simulated, tmp_path):
+    """On a file system that may only be read; where nobody may mount one, a folder that may only be read."""
+    results = simulated.root / "results"
+    if results.exists():
+        results.rename(tmp_path / "kept")
+    results.mkdir()
+    command = shlex.join([str(SNAKEMAKE), "--configfile", SMALL, "--cores", "1", "--logger", "kvlab"])
+    mount = f"mount -t tmpfs -o ro tmpfs {shlex.quote(str(results))}"
+    try:
+        if os.geteuid():
+            results.chmod(0o555)
+        elif simulated.command("unshare", "-rm", "sh", "-c", mount).returncode:
+            pytest.skip("root may write everywhere, and here it may not mount (unshare -rm)")
+        else:
+            command = shlex.join(["unshare", "-rm", "sh", "-c", f"{mount} && {command}"])
+        done = simulated.command("bash", "-c", command)
+    finally:
+        results.chmod(0o755)
+        assert list(results.iterdir()) == []
+        results.rmdir()
+        if (tmp_path / "kept").exists():
+            (tmp_path / "kept").rename(results)
+    assert done.returncode == 1
+    why = "Permission denied" if os.geteuid() else "Read-only file system"
+    assert done.stderr == f"kvlab: results/small: {why}; check that it exists and can be written\n"
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(simulated):
+    """Files above 8 KiB are refused, as a disk without room refuses them."""
+    run_ = simulated.root / "results" / "small"
+    shutil.rmtree(run_, ignore_errors=True)
+    command = shlex.join([str(SNAKEMAKE), "--configfile", SMALL, "--cores", "1", "--logger", "kvlab"])
+    done = simulated.command("bash", "-c", f"ulimit -f 8; {command}")
+    assert done.returncode == 1
+    first, *rest = done.stderr.splitlines()
+    assert first.startswith("kvlab simulate: results/small/simulated/")
+    assert first.endswith("File too large; make room there")
+    assert rest[0] == "failed: simulate"
+    assert rest[-1].startswith("1 of 3 jobs failed, 0 are done and stay")
+    assert "Traceback" not in done.stderr
+    assert "CalledProcessError" not in done.stderr
+    assert not hidden(run_)
+    assert not (run_ / "simulated" / "metrics.json").exists()
+    assert run(simulated).returncode == 0
+    assert (run_ / "simulated" / "figures" / "figures.json").exists()

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import kvlab
 from kvlab import commands, measuring, predicting
 from kvlab.dag.environment import take_over
-from kvlab.errors import KvlabError
+from kvlab.errors import FULL, KvlabError, of_the_system
 from kvlab.terminal import logging_to, say
 
 Command = Callable[[argparse.Namespace], int]
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what a disk without room answers
 
 EXAMPLES = """\
 A whole run, stage by stage (Snakemake does the same, and remembers what is done):
@@ -207,27 +206,41 @@ def completion(args: argparse.Namespace) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. A fault that the user can mend is one line on standard error and exit code 2."""
     args = _parser().parse_args(argv)
-    with logging_to(args.log):
-        try:
-            if args.log and isinstance(run := getattr(args, "run", None), Path):
-                take_over(run)
-            return int(args.function(args))
-        except KvlabError as error:
-            said, code = str(error), 2
-        except KeyboardInterrupt:
-            said, code = "interrupted; what was not finished is not written, give the command again", 130
-        except BrokenPipeError:  # the reader of a pipe has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 141
-        except OSError as error:
-            if error.filename is None and error.errno not in FULL:
-                raise
-            remedy = "make room there" if error.errno in FULL else "check that it exists and can be written"
-            said, code = f"{error.filename or 'a file'}: {error.strerror}; {remedy}", 2
-        except Exception as error:
-            if not args.log:
-                raise
-            traceback.print_exc()
+    try:
+        with logging_to(args.log):
+            return _run(args)
+    except OSError as error:  # the log itself can't be written
+        if error.filename is None:
+            raise
+        say(f"kvlab {args.command}: {of_the_system(error)}")
+        return 2
+
+
+def _run(args: argparse.Namespace) -> int:
+    try:
+        if args.log and isinstance(run := getattr(args, "run", None), Path):
+            take_over(run)
+        return int(args.function(args))
+    except KvlabError as error:
+        said, code = str(error), 2
+    except KeyboardInterrupt:
+        said, code = "interrupted; what was not finished is not written, give the command again", 130
+    except BrokenPipeError:  # the reader of a pipe has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except OSError as error:
+        if error.filename is None and error.errno not in FULL:
+            raise
+        error.filename = error.filename or str(getattr(args, "run", "a file"))
+        said, code = of_the_system(error), 2
+    except Exception as error:
+        if any(os.strerror(one) in str(error) for one in FULL):  # in a library's own words
+            said, code = f"{getattr(args, 'run', 'a file')}: {error}; make room there", 2
+        elif args.log:
+            with suppress(OSError):  # of the log
+                traceback.print_exc()
             said, code = f"{type(error).__name__}: {error}; the traceback: {args.log}", 1
-        say(f"kvlab {args.command}: {said}")
-        return code
+        else:
+            raise
+    say(f"kvlab {args.command}: {said}")
+    return code

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what a disk without room answers
 
 
 class KvlabError(Exception):
@@ -29,6 +33,12 @@ class NotRunnable(KvlabError):
 
 class OutOfTime(NotRunnable):
     """A measurement reached its time budget: what it measured so far bounds what it would have given."""
+
+
+def of_the_system(error: OSError) -> str:
+    """What the system refused, on one line: the file, why, and what to do."""
+    remedy = "make room there" if error.errno in FULL else "check that it exists and can be written"
+    return f"{error.filename or 'a file'}: {error.strerror}; {remedy}"
 
 
 def told(error: ValidationError) -> str:

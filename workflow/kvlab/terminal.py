@@ -38,7 +38,8 @@ def say(text: str, *, passing: bool = False) -> None:
         out.write(f"{text}\n")
     out.flush()
     if _stream is not None and not passing:
-        print(text, file=sys.stderr, flush=True)
+        with suppress(OSError):  # the log, on a disk that is full; the person has been told
+            print(text, file=sys.stderr, flush=True)
 
 
 def show(what: str | Table = "") -> None:
@@ -72,19 +73,21 @@ def logging_to(path: Path | None) -> Iterator[None]:
         yield
         return
     path.parent.mkdir(parents=True, exist_ok=True)
+    log = path.open("w", encoding="utf-8")
     sys.stdout.flush()
     sys.stderr.flush()
     kept = os.dup(1), os.dup(2)
     _stream = os.fdopen(os.dup(kept[1]), "w", encoding="utf-8", buffering=1)
     _results = os.fdopen(os.dup(kept[0]), "w", encoding="utf-8", buffering=1)
-    with path.open("w", encoding="utf-8") as log:
+    with log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
     try:
         yield
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        with suppress(OSError):  # of the log, on a disk that is full
+            sys.stdout.flush()
+            sys.stderr.flush()
         os.dup2(kept[0], 1)
         os.dup2(kept[1], 2)
         os.close(kept[0])

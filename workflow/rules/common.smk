@@ -42,7 +42,7 @@ from kvlab.dag import products
 from kvlab.dag.products import process_file
 from kvlab.dag.environment import hand_over, set_for_jobs, users_caches
 from kvlab.dag.imports import closure
-from kvlab.errors import KvlabError
+from kvlab.errors import KvlabError, of_the_system
 from kvlab.measure.engines.registry import engines
 from kvlab.paths import seen
 from kvlab.prepare.model import made_from
@@ -83,10 +83,15 @@ def shown(product, kind):
 # The stages read their sections from here. Not a rule's output: what a stage depends on is in its params, and a change
 # of one stage's settings must not look like a change to all.
 onstart:
-    write_json(RUN / "config.json", CONFIG.model_dump(mode="json"))
-    due = {str(file) for job in workflow.dag.needrun_jobs() for file in job.output}
-    if not workflow.touch and due - AFTER_THE_PAGE:
-        products.set_aside(RUN)
+    try:
+        write_json(RUN / "config.json", CONFIG.model_dump(mode="json"))
+        due = {
+            str(file) for job in workflow.dag.needrun_jobs() for file in job.output
+        }
+        if not workflow.touch and due - AFTER_THE_PAGE:
+            products.set_aside(RUN)
+    except OSError as error:
+        sys.exit(f"kvlab: {of_the_system(error)}")
 
 
 onsuccess:

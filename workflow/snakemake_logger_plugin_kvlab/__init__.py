@@ -6,6 +6,7 @@ terminal the line is left out. With --verbose, and in a dry run, Snakemake's own
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import shutil
@@ -20,6 +21,9 @@ from typing import Any
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 
+from kvlab.config.documents import read
+from kvlab.errors import ConfigError
+
 VARIABLE = "KVLAB_PROGRESS"  # names a folder in which a stage says how far it is; kvlab.terminal writes there
 REFRESH_S = 0.5
 ENOUGH = 3  # finished jobs before the time left is told
@@ -29,7 +33,10 @@ CHATTER = re.compile(
     r"Using (workflow specific )?profile|Using shell|Building DAG|Provided (cores|resources)|host: |Rules claiming|"
     r"Elapsed time|Select jobs|Execute \d+ jobs|Assuming unrestricted|Job stats|Finished job|Complete log|Shutting|"
     r"Exiting because a job|Removing output files of failed|Removing temporary|Will exit after|Singularity containers|"
-    r"Activating singularity|WorkflowError:\s+At least one job|Config file \S+ is extended|\s*$"
+    r"Activating singularity|WorkflowError:\s+At least one job|"
+    # what a command of ours ends with; its own line says why
+    r"RuleException:\s+CalledProcessError in file .*\s+Command '[^']*' returned non-zero exit status (1|2|130)\.|"
+    r"Config file \S+ is extended|\s*$"
 )
 
 
@@ -38,6 +45,7 @@ class LogHandler(LogHandlerBase):
 
     def __post_init__(self) -> None:
         self.live = False
+        refuse_unreadable(sys.argv[1:])
         if not self.writes_to_stream:
             return
         self.done = self.total = 0
@@ -151,6 +159,22 @@ class LogHandler(LogHandlerBase):
         to_come = sum(n * means.get(rule, usual) for rule, n in self.left.items())
         gone = sum(min(now - began, means.get(rule, usual)) for rule, _, began in self.jobs.values())
         return max(to_come - gone, 0.0)
+
+
+def refuse_unreadable(arguments: list[str]) -> None:
+    """End with one line where a file given by --configfile is no configuration.
+
+    Snakemake reads it before it reads the Snakefile, and answers with a traceback; this is the first code of the
+    project that runs.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--configfile", "--configfiles", nargs="+", type=Path, default=[])
+    for file in parser.parse_known_args(arguments)[0].configfile:
+        try:
+            if not isinstance(read(file), dict):
+                raise ConfigError(f"{file}: a configuration is a mapping of keys, see config/README.md")
+        except ConfigError as error:
+            sys.exit(f"kvlab: {error}")
 
 
 def title(facts: dict[str, Any]) -> str:
