@@ -5,7 +5,7 @@ At an instant a pool of slots divides (section 3.1, Fig. 2 and 3 of Kwon et al.,
 * tokens: token states, the keys and values that are there;
 * reserved: allocated to a request that will fill them before it finishes;
 * internal: allocated to a request that will never fill them (internal fragmentation);
-* external: the rest. `rounding`: an allocator's chunks are larger than was asked for; `free`: in nobody's hands.
+* external: the rest. `rounding`: an allocator's chunks are larger than was asked for; `free`: allocated to no request.
 
 One function serves measured and simulated logs, so that their numbers stand in one figure. What a request will still
 fill is known afterwards, from its final length. Everything here is pure; sizes are slots (one token).
@@ -131,7 +131,7 @@ class Accounting:
 
     @property
     def allocated(self) -> Ints:
-        """Slots in requests' hands: tokens, reserved and internal."""
+        """Slots allocated to requests: tokens, reserved and internal."""
         return self.tokens + self.reserved + self.internal
 
     def series(self, name: str) -> Ints:
@@ -191,8 +191,8 @@ def account(
 
     `chunks` (`chunks_of`): where a reserving policy admitted a request, the slots it asked for and the chunk it took
     are charged from the first step to the last in which the request holds cache; what the engine's blocks hold of the
-    chunk is inside it. `ended`: of a padded batch, when each request finished, seconds; its row runs on until the batch
-    is through.
+    chunk is inside it. `ended`: of a padded batch, when each request finished, seconds; its row is computed until the
+    batch ends.
 
     Where `run.reserve_slots` is set, each request that holds cache is charged at least that many slots: what a
     contiguous allocator would have had to hold for it. LogError, naming the step, where a record contradicts itself:

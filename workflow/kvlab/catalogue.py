@@ -1,8 +1,8 @@
 """Every id that a quantity may have, declared once: a pattern with its parts, and its unit.
 
 An id is `<workload>.<arm>.<name>` or, across arms, `<workload>.<name>`; an open loop's arm is `<arm>@<rate>`.
-Its name in each language stands in the strings under `names.<name>`, its formula under `said.<name>`. Asking for an id
-that nothing here declares is an error: it is misspelt. A declared one that a run lacks is not recorded.
+Its name in each language is in the strings under `names.<name>`, its formula under `said.<name>`. Asking for an id
+that nothing here declares is an error: it is misspelt. An id that is declared and that a run lacks is "not recorded".
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ def unit_of(key: str) -> str | None:
 
 
 def known(key: str) -> None:
-    """UndeclaredId where no run can have a quantity of this id."""
+    """Raises UndeclaredId where no run can have a quantity of this id."""
     unit_of(key)
 
 

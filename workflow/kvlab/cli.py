@@ -143,7 +143,7 @@ def _parser() -> argparse.ArgumentParser:
     command(
         commands.verify,
         "verify results/smoke/report.html",
-        ("report", {"type": Path, "help": "the page; its run's folder is where it lies"}),
+        ("report", {"type": Path, "help": "the page; the run's folder is the one that it is in"}),
         output,
     )
     command(commands.summary, "summary results/smoke", run)

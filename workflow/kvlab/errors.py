@@ -1,4 +1,4 @@
-"""What goes wrong for a reason that the user can mend."""
+"""Errors whose cause the user can remove."""
 
 from __future__ import annotations
 

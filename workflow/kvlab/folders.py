@@ -19,8 +19,9 @@ def whole_folder(folder: Path, mark: str) -> Iterator[Path]:
     """A folder that appears whole or not at all: yields a temporary one, renames it at the end.
 
     Only an empty folder (Snakemake makes that of a job's outputs) or an older result of the same stage is replaced,
-    known by the file `mark`, which every result of the stage holds. KvlabError where anything else is in the way.
-    The temporary folder is locked while it is written: one that nobody holds is of a process that was killed, and goes.
+    known by the file `mark`, which every result of the stage holds. KvlabError where anything else is in the way. The
+    temporary folder is locked while it is written: one without a lock is left by a process that was killed, and is
+    removed.
     """
     folder = Path(folder)
     _refuse_what_others_made(folder, mark)

@@ -12,7 +12,7 @@ NOTEBOOK = ROOT / "workflow" / "notebooks" / "analysis.ipynb"
 REPORT = ROOT / "report"
 DATA = ROOT / "config" / "data"
 PREDICTIONS = DATA.parent / "predictions"
-DOWNLOAD = "download"  # stands for the path of what is fetched from its original public place
+DOWNLOAD = "download"  # in place of a path: fetch the file from where it was published
 
 
 def seen(path: Path) -> str:

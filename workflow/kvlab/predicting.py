@@ -1,4 +1,4 @@
-"""The commands that say what was not measured: step times fitted, runs predicted, a GPU planned."""
+"""The commands that predict: step times fitted, runs predicted, what fits on a GPU."""
 
 from __future__ import annotations
 

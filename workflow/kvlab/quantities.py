@@ -40,7 +40,7 @@ COUNTS = ("steady", "saturated", "noisy")  # the classes of runs that count
 
 @dataclass(frozen=True)
 class Message:
-    """A formula, a reason or a finding: a key of `said` in the strings, and what fills its holes.
+    """A formula, a reason or a finding: a key of `said` in the strings, and the values of its placeholders.
 
     It is put into words where it is shown, in the reader's language. A value may be a message itself.
     """
@@ -165,7 +165,7 @@ class Metrics:
 
     @property
     def roles(self) -> Roles:
-        """What was told of the arms; an older run was told nothing."""
+        """Role, label, colour … of the arms; none of an older run, which did not record them."""
         return Roles(self.facts.get("arms", {}))
 
     def resting_on(self, file: str) -> str | None:
@@ -173,7 +173,7 @@ class Metrics:
         ids = [q.id for q in self.quantities if any(source.file == file for source in q.sources)]
         if not ids:
             return None
-        return f"{len(ids)} quantities rest on it: {', '.join(ids)}"
+        return f"{len(ids)} quantities were computed from it: {', '.join(ids)}"
 
     def counts(self, workload: str, arm: str) -> bool:
         """Whether a run of the arm counts: one that ran to its end, without a fault."""

@@ -66,7 +66,7 @@ class RawRun:
 
     @classmethod
     def at(cls, folder: Path, root: Path) -> RawRun:
-        """The run in `folder`, which lies below `root`, wherever that is."""
+        """The run in `folder`, which is somewhere below `root`."""
         run = read_run(folder)
         main = "all" if "all" in run.parts or not run.parts else run.parts[0]
         lost = read_lines(folder / PREEMPTIONS, Preemption) if there(folder / PREEMPTIONS) else None

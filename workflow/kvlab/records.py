@@ -3,7 +3,7 @@
 A raw folder is one pass: `raw/<workload>/<arm>/<repeat>/`, or `raw/<workload>/<arm>@<rate>/<repeat>/` where requests
 arrive over time, at `rate` a second. Several passes may be measured by one process, which is a block (`Run.process`);
 the repeat's number is the block's. All passes of a process count their seconds from its origin. A folder is written
-under a temporary name and renamed when it is whole, so a killed run leaves nothing that looks finished. All `*_s`
+under a temporary name and renamed when it is whole, so a killed run leaves no folder that looks finished. All `*_s`
 fields are seconds on the machine's monotonic clock since `Run.origin_ns`; the clock is shared by all processes of one
 machine (CLOCK_MONOTONIC), so the logs of the engine's core, of the driver and of the sampler stand on one axis.
 
@@ -75,7 +75,7 @@ class Step(Record):
 
 @dataclass(frozen=True)
 class Served(Record):
-    """What one request went through: `requests.jsonl`. Times are None where it never came so far.
+    """When one request was sent, admitted and answered: `requests.jsonl`. Times are None for what it did not reach.
 
     `arrival_s` is when it was to arrive, which latency counts from: of an open loop, as planned. Sent, seen by the
     engine's core and admitted there come after it. `asked_slots` and `chunk_slots`: what a reserving policy asked for
@@ -122,7 +122,8 @@ class Output(Record):
 
 @dataclass
 class Run(Record):
-    """What was run and what it truly got: `run.json`. Sizes are read back from the engine, not copied from the plan."""
+    """What was run, and the sizes and settings that the engine used: `run.json`. Sizes are read back from the engine,
+    not copied from the plan."""
 
     workload: str
     arm: str
@@ -178,7 +179,7 @@ PACKINGS = {".xz": lzma.decompress, ".gz": gzip.decompress}
 
 
 def there(path: Path) -> bool:
-    """Whether a log is there, as it is or packed."""
+    """Whether a log exists, packed or not."""
     return any(path.with_name(path.name + end).exists() for end in ("", *PACKINGS))
 
 
@@ -190,7 +191,7 @@ def _actual(path: Path) -> Path:
 
 
 def read_text(path: Path) -> str:
-    """The uncompressed text of a log, whether it lies there as it is or packed."""
+    """The uncompressed text of a log, packed or not."""
     actual = _actual(Path(path))
     try:
         data = actual.read_bytes()

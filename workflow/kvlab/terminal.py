@@ -1,4 +1,4 @@
-"""What a person sees: results on standard output, progress and faults on standard error.
+"""What the user sees: results on standard output, progress and faults on standard error.
 
 Everything else that is printed, by libraries too, goes to the job's log.
 """
@@ -21,7 +21,7 @@ PROGRESS = "KVLAB_PROGRESS"  # names a folder where passing lines go: Snakemake'
 
 
 def stream() -> TextIO:
-    """Where the person looks: standard error, also while it is redirected into a log."""
+    """The standard error that the user sees, also while it is redirected into a log."""
     return _stream or sys.stderr
 
 
@@ -67,7 +67,8 @@ def table(*header: str, left: int = 1) -> Table:
 
 @contextmanager
 def logging_to(path: Path | None) -> Iterator[None]:
-    """Send standard output and error, down to the file descriptors, into `path`; `say` still reaches the person."""
+    """Send standard output and error, down to the file descriptors, into `path`; `say` still writes to the user's
+    terminal."""
     global _stream, _results
     if path is None:
         yield

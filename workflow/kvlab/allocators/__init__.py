@@ -1,1 +1,1 @@
-"""Who may hold which slot of a KV pool: contiguous chunks from a buddy pool, or blocks on demand."""
+"""KV-cache allocators: contiguous chunks from a buddy pool, or blocks on demand."""

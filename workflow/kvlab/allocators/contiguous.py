@@ -1,7 +1,7 @@
 """KV-cache allocators behind one small protocol; here the contiguous one, in `paged.py` the other.
 
-Definitions from sections 3.1 and 6.1 of Kwon et al., SOSP 2023. Allocators own real addresses: who holds which slot
-can be asked at any time. They know nothing of time or order; `scheduler.py` does.
+Definitions from sections 3.1 and 6.1 of Kwon et al., SOSP 2023. Allocators keep the address of every slot, so
+its owner is known at any time. Time and order are the scheduler's (`scheduler.py`).
 """
 
 from __future__ import annotations
@@ -51,16 +51,16 @@ class Allocator(Protocol):
         """KvlabError where `job` could never be served."""
 
     def admit(self, job: SimulatedRequest, known: int, tokens: int, alone: bool) -> bool:
-        """Take what `job` needs to start with `tokens` of its `known` tokens; False where there is no room now."""
+        """Take what `job` needs to start with `tokens` of its `known` tokens; False where it does not fit now."""
 
     def grow(self, job: SimulatedRequest, tokens: int) -> bool:
-        """Make room for `tokens` in all; False where there is none."""
+        """Extend the request to `tokens` in all; False where the pool has too few free slots."""
 
     def capacity(self, job: SimulatedRequest) -> int:
         """Tokens that `job` can reach before it must `grow`."""
 
     def release(self, job: SimulatedRequest) -> None:
-        """Take back all that `job` holds."""
+        """Free all that `job` holds."""
 
     def held(self, prompt: Ints, output: Ints, tokens: Ints) -> tuple[Ints, Ints]:
         """Token states stored and slots held by requests of these lengths when they have `tokens`. All [m]."""
@@ -123,7 +123,7 @@ class Contiguous:
             )
 
     def admit(self, job: SimulatedRequest, known: int, tokens: int, alone: bool) -> bool:
-        """Take one chunk for the whole life of the request."""
+        """Take one chunk, held until the request ends."""
         found = self.buddy.take(self.asks(job.prompt, job.output))
         if found is not None:
             self.chunks[job.id] = found

@@ -14,7 +14,7 @@ from kvlab.errors import KvlabError
 class Paged:
     """Blocks on demand (section 4.3), for requests of `samples` sequences that may share (section 4.4).
 
-    With `share`, a request's sequences share its prompt's blocks; when they part, all but one copy the last, partly
+    With `share`, a request's sequences share its prompt's blocks; when they diverge, all but one copy the last, partly
     filled one (copy on write). All sequences of a request are of one length. `prefix` tokens that begin every prompt
     lie once in the pool, for all requests, in pinned blocks. `watermark`: part of the blocks that an admission leaves
     free, unless nothing runs.
@@ -102,11 +102,11 @@ class Paged:
             del free[-more:]
         reach = -(-tokens // self.block) * self.block
         parting = self.share and self.samples > 1 and tokens <= job.prompt
-        self._reach[job.id] = min(reach, job.prompt) if parting else reach  # the sequences part after the prompt
+        self._reach[job.id] = min(reach, job.prompt) if parting else reach  # the sequences diverge after the prompt
         return True
 
     def capacity(self, job: SimulatedRequest) -> int:
-        """To the end of its last block, or of its prompt where its sequences part there."""
+        """To the end of its last block, or of its prompt where its sequences diverge."""
         return self._reach[job.id]
 
     def release(self, job: SimulatedRequest) -> None:
@@ -134,7 +134,7 @@ class Paged:
         return (table[:, None] * self.block + np.arange(self.block)).ravel()
 
     def owners(self) -> Ints:
-        """Slots in the blocks of each request's table; pinned ones are the prefix's, nobody's here."""
+        """Slots in the blocks of each request's table; pinned ones belong to the prefix and to no request."""
         slots = np.full(self.pool, NOBODY, dtype=np.int64)
         for job, table in self._tables.items():
             for block in table:

@@ -1,7 +1,7 @@
 """Blocks without growth on demand: the whole length is reserved at admission, in blocks that may lie anywhere.
 
-Between Orca (Oracle) and paging: no chunk has to be contiguous, so nothing is lost to rounding and holes, and no
-request ever waits for room in the middle of its life; what is not yet filled is held all the same.
+Between Orca (Oracle) and paging: no chunk has to be contiguous, so nothing is lost to rounding and holes. A
+request never waits for a block after it is admitted, but it holds blocks that it has not filled yet.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What is computed for each arm of a workload: the four shares of its KV pool, its memory, its time.
 
-What each number is stands in the strings, under `said.<name>`.
+What each number is, in words: `said.<name>` in the strings.
 """
 
 from __future__ import annotations

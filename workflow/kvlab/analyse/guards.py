@@ -42,7 +42,7 @@ def run_faults(run: RawRun) -> list[Said]:
         run.accounting  # noqa: B018 - computing it checks every identity at every step
     except LogError as error:
         faults.append(str(error))
-    # A cell of an open loop ends at its time limit, whoever is not through; so does what is stopped at its budget.
+    # A cell of an open loop ends at its time limit, with requests unfinished; so does a run stopped at its budget.
     whole = run.run.rate is None and run.run.stopped is None
     if whole and (unfinished := [one.id for one in run.served if one.finish_s is None]):
         faults.append(Message("unfinished", {"ids": str(unfinished)}))
@@ -169,7 +169,8 @@ def _never_preempts(runs: Sequence[RawRun]) -> Guard:
 
 def _upstream(runs: Sequence[RawRun]) -> list[Guard]:
     """transformers' continuous batching is a baseline as its authors benchmark it: FlashAttention, blocks of 256 tokens
-    (generation/configuration_utils.py, ContinuousBatchingConfig, 5.x). Otherwise nobody would use it so."""
+    (generation/configuration_utils.py, ContinuousBatchingConfig, 5.x). Configured otherwise it would be a weak
+    baseline."""
     mine = [r.run for r in runs if r.run.settings.get("arm", {}).get("options", {}).get("cache") == "paged"]
     if not mine:
         return []

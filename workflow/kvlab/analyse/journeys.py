@@ -1,4 +1,4 @@
-"""Each request's way through an engine, read from a run's logs: waiting, prefill, decode, and where it was preempted.
+"""The phases of each request, read from a run's logs: waiting, prefill, decode, and when it was preempted.
 
 Pure; the timeline and the trace are drawn from it.
 """

@@ -1,4 +1,4 @@
-"""What stands across arms: the headlines, and the speedup divided into factors that multiply to the whole.
+"""Quantities that compare arms: the headlines, and the speedup divided into factors that multiply to the whole.
 
 An arm is asked for by its role; a factor is named by the role of the upper rung. The ladder is computed twice: on the
 requests that every arm served, and with the queue full, where a batch arm serves all requests and a sequential one
@@ -163,7 +163,7 @@ def paging_undecided(
 ) -> Message | None:
     """Why no claim about paging can be made; None where one can. `against`: the arm that reserves, by default Orca's.
 
-    Paging decides how many requests a full pool holds. Where the pool was not full, or nobody waited for room, the two
+    Paging decides how many requests a full pool holds. Where the pool was not full, or no request waited, the two
     admit the same requests and any difference is something else. Every repeat must show it, and over a share of time:
     one step tells nothing.
     """

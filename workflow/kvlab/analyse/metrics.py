@@ -24,8 +24,8 @@ from kvlab.simulate.counterfactual import agreement, quantities
 def analyse(section: dict[str, Any], root: Path) -> Metrics:
     """All quantities of the run in `root`, from its raw logs alone. The same logs give the same metrics.
 
-    `section`: `raw`, the [workload, arm, repeat] to read; `analysis`, the settings of the statistics; `arms`, what
-    is told of each arm (its role, label, colour …); `run`, the name.
+    `section`: `raw`, the [workload, arm, repeat] to read; `analysis`, the settings of the statistics; `arms`, role,
+    label, colour … of each arm; `run`, the name.
     Raises LogError naming the file that is missing, changed in form, or contradicts itself in form.
     """
     everything = [RawRun.read(root, *which) for which in section["raw"]]
@@ -41,7 +41,7 @@ def analyse(section: dict[str, Any], root: Path) -> Metrics:
             if run.run.workload == workload:
                 arms.setdefault(run.run.arm, []).append(run)
         counted: dict[str, list[RawRun]] = {}
-        timed: dict[str, list[RawRun]] = {}  # those that were stopped, too
+        timed: dict[str, list[RawRun]] = {}  # with the runs that were stopped
         for arm, repeats in arms.items():
             entries, kept, stopped = _judge(repeats)
             metrics.runs += entries

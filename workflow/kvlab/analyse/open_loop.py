@@ -1,7 +1,7 @@
 """Requests that arrive over time: what each cell (an arm at a rate) gives, and the rate that an arm sustains.
 
-Latency counts from the planned arrival. Requests of the first seconds are left out, until the cell has settled. One
-that was not through when the cell ended counts until then: a lower bound. Normalized latency is the paper's (section
+Latency counts from the planned arrival. Requests of the first seconds are left out, until the queue has built up. One
+that had not finished when the cell ended counts until then: a lower bound. Normalized latency is the paper's (section
 6.1): the mean over requests of end-to-end latency ÷ output length.
 """
 
@@ -63,7 +63,7 @@ class OpenCell(RawRun):
 
     @cached_property
     def counted(self) -> list[Served]:
-        """The requests that count; one that was not through ends when the cell does."""
+        """The requests that count; one that had not finished ends when the cell does."""
         lo, hi = self.counting
         end = self.window[1]
         return [
@@ -74,7 +74,7 @@ class OpenCell(RawRun):
 
     @property
     def unfinished(self) -> int:
-        """How many of them were not through."""
+        """How many of them had not finished."""
         kept = {one.id for one in self.counted}
         return sum(one.finish_s is None and one.id in kept for one in self.served)
 

@@ -1,4 +1,4 @@
-"""The sheet that quantities are put on: samples over repeats in, median, interval and sources out."""
+"""Makes quantities: from samples over repeats, the median, its interval and its sources."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Medians, bootstrap intervals of quantities and ratios, and the rules by which a run counts.
 
-The unit of repetition is the process: requests and steps within one run share its warm caches, clocks and luck, so
+The unit of repetition is the process: requests and steps within one run share its caches, clocks and disturbances, so
 resampling them would give intervals that are too narrow.
 """
 
@@ -17,7 +17,7 @@ from kvlab.quantities import Message, Said
 
 FEWEST = 3  # repeats below which no interval is given
 ENOUGH = 6  # repeats from which an interval of the median can reach 95 %
-BUSY = 0.90  # a GPU that is busy for less of the measured window waits for its host
+BUSY = 0.90  # share of the measured window; a GPU that is busy for less is limited by its host
 SPREAD = 1.5  # the slowest decode steps ÷ the usual one with as many rows: beyond, something else slowed them
 SATURATED_FULL = 0.90  # the pool counts as filled from this share of allocated slots on
 SATURATED_TIME = 0.20  # part of the measured time in which requests wait
@@ -41,7 +41,8 @@ def interval(samples: Sequence[float], settings: Settings) -> tuple[tuple[float,
     """How far repeats of a quantity spread, and what kind of interval it is; None below three of them.
 
     Below six repeats no interval of the median reaches 95 %: lowest and highest of three cover it three times in four.
-    So there it is called what it is, the range; from six on, a bootstrap interval (percentiles) of the median.
+    So below six the interval is the range of the repeats; from six on, a bootstrap interval (percentiles) of the
+    median.
     """
     if len(samples) < FEWEST:
         return None

@@ -1,5 +1,5 @@
-"""What a run's step log tells beyond the division of its pool: the time in which requests queue, what preemption cost,
-how evenly its steps took their time."""
+"""What is computed from a run's step log beyond the division of its pool: the time in which requests queue, what
+preemption cost, how evenly its steps took their time."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def queue_weights(run: RawRun) -> Floats | None:
 
 
 def queue_span(run: RawRun) -> float:
-    """Seconds in which requests waited for room."""
+    """Seconds in which requests waited for KV slots."""
     found = queue_weights(run)
     return 0.0 if found is None else float(found.sum())
 
@@ -83,15 +83,17 @@ def _noted(run: RawRun) -> bool:
 
 
 def _from_preemptions(run: RawRun) -> tuple[int, set[int]]:
-    """Tokens computed again, and the requests that did: each that came back, unless its last token was under way."""
+    """Tokens computed again, and the requests that did: each that was admitted again, unless its last token was
+    being computed."""
     held = {entry[0]: step.t_s for step in run.steps for entry in step.held}  # the last time that each held cache
     lost = [one for one in run.preemptions or [] if not one.last_token_under_way and held.get(one.request, 0) > one.t_s]
     return sum(one.tokens for one in lost), {one.request for one in lost}
 
 
 def from_held(run: RawRun) -> tuple[int, set[int]]:
-    """The same from the held tokens: a request whose cache falls to nothing, and grows again, computes again what it
-    had. One that had its last token under way when its cache was taken never comes back.
+    """The same from the held tokens: a request that loses its cache and is admitted again computes again what it had.
+
+    A request whose last token was being computed when it lost its cache is not admitted again.
     """
     last: dict[int, int] = {}
     lost: dict[int, int] = {}

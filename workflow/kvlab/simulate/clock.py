@@ -10,8 +10,8 @@ from kvlab.simulate.step_times import StepTimes
 class Clock:
     """When each iteration is scheduled and when it ends; `begins` and `ends` keep both, one entry an iteration.
 
-    Without `step_times` an iteration lasts 1, and the clock leaps to whole numbers. `ahead`: an iteration is scheduled
-    while the one before it runs, so it knows the arrivals until that one began (asynchronous scheduling).
+    Without `step_times` an iteration lasts 1, and the clock advances to the next whole number. `ahead`: an iteration is
+    scheduled while the one before it runs, so it knows the arrivals until that one began (asynchronous scheduling).
     """
 
     def __init__(self, step_times: StepTimes | None, ahead: bool) -> None:
@@ -31,7 +31,7 @@ class Clock:
         self._done = self._before = float(math.ceil(until)) if self.step_times is None else max(until, self._done)
 
     def settle(self) -> None:
-        """The iteration under way ends before the next is scheduled."""
+        """The running iteration ends before the next is scheduled."""
         self._before = self._done
 
     def step(self, at: float, rows: int, kv_tokens: int, prefill_tokens: int) -> None:

@@ -1,7 +1,7 @@
-"""What a simulation did, without loss and small: who was in the pool from which iteration to which.
+"""What a simulation did: which request held cache from which iteration to which.
 
-Between its admission and its end a request grows by one token an iteration, so a line a stay is enough to rebuild
-every iteration's record exactly, at a hundredth of the size.
+Between its admission and its end a request grows by one token an iteration, so one line for each stay is enough
+to rebuild every iteration's record exactly, at a hundredth of the size.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ _ENTRIES = 2_000_000  # of (iteration, request) unfolded at a time, to bound mem
 
 @dataclass(frozen=True, slots=True)
 class Stay:
-    """One stretch of a request in the pool, iterations `start` ≤ i < `stop`: a line of `stays.jsonl`.
+    """The time from one admission of a request until it leaves, iterations `start` ≤ i < `stop`: a line of
+    `stays.jsonl`.
 
     It has `tokens` token states at `start`, one more an iteration, and after its prompt is in, each iteration yields
-    an output token. `end`: finished, preempted, chunk (more of its prompt follows), stored (its last token is under
-    way), running (the simulation ended).
+    an output token. `end`: finished, preempted, chunk (more of its prompt follows), stored (its last token is
+    being computed), running (the simulation ended).
     """
 
     request: int
@@ -61,7 +62,7 @@ class Finished:
 class Timeline:
     """A simulation's stays, and what its scheduler counted at each of n iterations: arrays [n].
 
-    `clock` is when the iteration was scheduled and `ends` when it was through, both in iterations, or in seconds where
+    `clock` is when the iteration was scheduled and `ends` when it ended, both in iterations, or in seconds where
     the scheduler had step times; they leap where nothing runs and nothing waits. `blocks` is the allocator's own count.
     """
 
@@ -114,7 +115,7 @@ class Timeline:
         )
 
     def unshared_slots(self, allocator: Allocator, samples: int, lo: int = 0) -> tuple[int, int]:
-        """Slots in requests' hands, summed over iterations, and what they were if sequences shared nothing."""
+        """Slots allocated to requests, summed over iterations, and what they were if sequences shared nothing."""
         _, prompt, output, tokens, _ = self._unfold(lo, len(self))
         _, slots = allocator.held(prompt, output, tokens)
         alone = samples * (-(-tokens // allocator.block) * allocator.block)
@@ -149,7 +150,7 @@ class Timeline:
 
     @property
     def prefix_id(self) -> int:
-        """The id under which a pinned prefix stands in the log: one that no request has."""
+        """The id of a pinned prefix in the log: one that no request has."""
         return max((stay.request for stay in self.stays), default=-1) + 1
 
     def final(self, allocator: Allocator) -> dict[int, int]:
