@@ -45,7 +45,7 @@ def test_a_changed_byte_in_any_raw_log_is_named(project, copy, name):
     code, lines = faults(project, copy)
     assert code != 0
     assert any(f"raw/words/vllm-paged/0/{name}" in line and "changed" in line for line in lines)
-    assert any("quantities rest on it" in line for line in lines)
+    assert any("quantities were computed from it" in line for line in lines)
 
 
 def test_a_missing_raw_log_is_named(project, copy):

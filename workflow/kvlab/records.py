@@ -122,8 +122,7 @@ class Output(Record):
 
 @dataclass
 class Run(Record):
-    """What was run, and the sizes and settings that the engine used: `run.json`. Sizes are read back from the engine,
-    not copied from the plan."""
+    """What was run: `run.json`. Sizes and settings are those that the engine used, not those of the plan."""
 
     workload: str
     arm: str
