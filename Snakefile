@@ -26,7 +26,7 @@ include: "workflow/rules/simulate.smk"
 include: "workflow/rules/publish.smk"
 
 
-# Every product is asked for: one that is missing is made again, and what failed once fails again until it is mended.
+# Every product is asked for: one that is missing is made again, and what failed fails again until its cause is removed.
 rule all:
     default_target: True
     input:

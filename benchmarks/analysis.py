@@ -26,7 +26,7 @@ from kvlab.simulate.scheduler import Scheduler
 from kvlab.simulate.step_times import StepTimes
 
 SIZES = (3_125, 6_250, 12_500, 25_000, 50_000)
-STEEPEST = 1.25  # exponent allowed, with room for the clock's noise
+STEEPEST = 1.25  # exponent allowed, with a margin for timing noise
 POOL, BLOCK, LONGEST = 4096, 16, 256
 SECTION = {
     "run": "benchmark",

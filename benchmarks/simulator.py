@@ -18,7 +18,7 @@ from kvlab.simulate.studies.cases import POLICIES, Case
 
 TARGET_S = 5.0
 ITERATIONS = 60_000
-STEEPEST = 1.25  # exponent allowed, with room for the clock's noise
+STEEPEST = 1.25  # exponent allowed, with a margin for timing noise
 CASE = Case("paged", {"kind": "paper"}, 0, 15_728, 2048, ITERATIONS, 1000, 16, 0.01)
 
 

@@ -9,7 +9,7 @@ const page = {
   fill(text, values) { return text.replace(/\{(\w+)\}/g, (_, name) => values[name]); },
   all(selector, within = document) { return [...within.querySelectorAll(selector)]; },
 
-  // What the reader has chosen stands in the address after the #, so that a reload and a copied link keep it: a page
+  // What the reader has chosen is kept in the address after the #, so that a reload and a copied link keep it: a page
   // that was opened as a file may change no other part of its address. A place on the page comes first.
   get asked() { return new URLSearchParams(location.hash.slice(1)); },
   get place() { return decodeURIComponent(location.hash.slice(1).split("&").find((part) => part && !part.includes("=")) || ""); },
@@ -42,7 +42,7 @@ const page = {
     document.dispatchEvent(new Event("kvlab:language"));
   }
 
-  // What stands above may change its height; what the reader pressed stays where it is.
+  // Content above may change its height; the element that was pressed stays in place.
   function keeping(element, change) {
     const before = element.getBoundingClientRect().top;
     change();
@@ -130,7 +130,7 @@ const page = {
   });
   for (const group of all("details")) group.addEventListener("toggle", rove);
 
-  // --- what scrolls sideways says so, and only that is a stop -------------------------------------------------------
+  // --- what scrolls sideways is marked, and can be focused -------------------------------------------------------
   function scrolls() {
     for (const region of all(".scroll, .exchange bdi")) {
       const more = region.scrollWidth > region.clientWidth + 1 || region.scrollHeight > region.clientHeight + 1;

@@ -26,7 +26,7 @@ const poolData = (() => {
 
   const pieces = (part, slots) => Math.ceil(Math.max(slots, part.reserve) / part.unit);
 
-  // The logs count a request's blocks and do not say where they lie: each new one takes the first free place.
+  // The logs count a request's blocks and do not say where they are: each new one takes the first free place.
   function place(part) {
     const taken = [], of = new Map(); // request → its places, in the order of its tokens
     part.places = part.frames.map((frame) => {

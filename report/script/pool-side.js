@@ -1,4 +1,4 @@
-// One side of the pool view: an arm's pool as a grid of cells, its shares, and what stands in words beneath it.
+// One side of the pool view: an arm's pool as a grid of cells, its shares, and the text beneath it.
 class PoolSide {
   static SHARES = ["tokens", "reserved", "internal", "external"];
   static HUES = { // told apart by neighbours in lightness as well as in hue
@@ -26,7 +26,7 @@ class PoolSide {
     this.resize();
   }
 
-  // The canvas fills its place to the last device pixel; a cell's edges lie on whole pixels.
+  // The canvas covers whole device pixels, and so do a cell's edges.
   resize() {
     const ratio = devicePixelRatio || 1, { width, height } = this.box.getBoundingClientRect();
     this.canvas.width = Math.max(1, Math.round(width * ratio));

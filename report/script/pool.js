@@ -83,7 +83,7 @@
     if (!playing) describe();
   }
 
-  // For those who can't see it: what both sides hold, once the picture stands still.
+  // For screen readers: what both sides hold, once the view is paused.
   function describe() {
     const [left, right] = sides.map((side) => side.say());
     const value = page.fill(words().value, { t: look.seconds(position * longest()), left, right });
@@ -193,7 +193,7 @@
       side.select.value = pair[i];
     });
     choose();
-    // Opened where the paged pool is fullest. Very unequal ends leave nothing to see on one clock.
+    // Opened where the paged pool is fullest. Where one arm takes much longer, each side has its own clock.
     const ends = sides.map((side) => side.part.end);
     view.querySelector(`[name=pool-clock][value=${Math.max(...ends) > 8 * Math.min(...ends) ? "own" : "same"}]`).checked = true;
     const right = sides[1].part;

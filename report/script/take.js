@@ -1,4 +1,4 @@
-// Files of this page's numbers, made when they are asked for: all quantities, and a table as it stands.
+// Files of this page's numbers, made on request: all quantities, and a table as it is shown.
 (() => {
   const data = JSON.parse(document.getElementById("trail-data").textContent);
   const cell = (value) => (/[",\n]/.test(value) ? `"${value.replaceAll('"', '""')}"` : value);

@@ -48,7 +48,7 @@ def browser():
 
 @pytest.fixture
 def open_page(browser, run):
-    """Open the page; at the end no error was logged and nothing was asked of anybody."""
+    """Open the page; at the end no error was logged and no request was sent."""
     contexts, complaints, requests = [], [], []
 
     def open_(query: str = "", file: Path | None = None, **options):

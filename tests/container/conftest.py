@@ -1,6 +1,6 @@
 """An image of the unmodified docker/Dockerfile (CPU variant), a SIF of it, and copies of the project to run in it.
 
-No registry is needed: a Debian made from packages stands in for the pinned base. What a machine lacks is named when
+No registry is needed: a Debian image made from packages replaces the pinned base. What a machine lacks is named when
 the tests are skipped. KVLAB_SIF_FOLDER=folder keeps the SIF there, and takes one that is there: for work on these
 tests; in CI it is not looked at.
 """

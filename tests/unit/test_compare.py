@@ -48,7 +48,7 @@ def test_a_run_agrees_with_itself(small, capsys):
     ("factor", "interval", "margin", "verdict"),
     [
         (1.019, None, 0.02, "agree"),
-        (1.019, (0.9999, 1.0001), 0.02, "agree"),  # intervals apart, yet nobody would call them different
+        (1.019, (0.9999, 1.0001), 0.02, "agree"),  # intervals apart, but within the margin
         (1.05, None, 0.02, "differ"),
         (1.05, None, 0.10, "agree"),
         (1.05, (0.5, 1.5), 0.02, "agree"),

@@ -214,7 +214,7 @@ def test_outputs_that_differ_fail_in_float32_and_are_reported_in_bfloat16(root):
         metrics = analyse(section(("w", "hf-sequential-static", 0), ("w", "vllm-paged", 0)), root)
         found = guard(metrics, "same-outputs")
         assert found["outcome"] == outcome
-        assert "w/vllm-paged/0 request 0 parts at output token 2" in said("en", found["detail"])
+        assert "w/vllm-paged/0 request 0 differs from output token 2 on" in said("en", found["detail"])
         assert metrics.quantities["w.vllm-paged.agreement"].value == 0.5
         assert metrics.quantities["w.vllm-paged.prefix_match"].value == pytest.approx((2 / 3 + 1) / 2)
 

@@ -16,7 +16,7 @@ PLAN = {"kind": "poisson", "duration_s": 10.0, "leave_out_s": 2.0, "drain_s": 1.
 
 
 def cell(root, arm, rate, latencies, repeat=0, **more):
-    """Requests that arrive 1, 3, 5 … s after the start (0.95 s), with 4 output tokens each; None: not through."""
+    """Requests that arrive 1, 3, 5 … s after the start (0.95 s), with 4 output tokens each; None: not finished."""
     served, start = [], 0.95
     for id, latency in enumerate(latencies):
         at = start + 1.0 + 2 * id

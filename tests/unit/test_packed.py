@@ -1,4 +1,4 @@
-"""Packed runs, made anew from their own logs."""
+"""Packed runs, packed again from their own logs."""
 
 import hashlib
 import json

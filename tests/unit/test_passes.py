@@ -255,7 +255,7 @@ def test_what_is_there_is_not_measured_again(process, tmp_path):
     assert "all orca-max" not in log
     assert "all paged" in log
     assert [run.status for run in runs] == ["completed", "completed"]
-    assert process(["vllm-contiguous", "vllm-paged"])[1] == []  # nothing is loaded for nothing
+    assert process(["vllm-contiguous", "vllm-paged"])[1] == []  # no engine is loaded without need
     assert "all paged" in process(["vllm-paged"], code="2")[1]
 
 

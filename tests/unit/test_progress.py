@@ -103,7 +103,7 @@ def test_failures_come_last_and_in_full(tmp_path, capsys):
         f"  {log}:",
         "    loading",
         "    kvlab measure: the pool is too small",
-        "1 of 9 jobs failed, 3 are done and stay: once the cause is mended, the same command goes on from there",
+        "1 of 9 jobs failed, 3 are done and stay: once the cause is removed, the same command continues from there",
     ]
 
 

@@ -1,4 +1,4 @@
-"""What compares arms or shows them asks for a role; an arm's name stands in its declaration alone."""
+"""What compares arms or shows them asks for a role; an arm's name is written in its declaration alone."""
 
 import ast
 import io

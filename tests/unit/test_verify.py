@@ -92,7 +92,7 @@ def test_a_quantity_that_differs_in_another_field_than_its_value_is_told_by_that
     assert f"has n {quantity['n']}, the raw logs give {quantity['n'] - 1}" in found
 
 
-# --- each thing that a page shows, altered where it comes from, the page rendered anew from it ---------------------
+# --- each thing that a page shows, altered in its source, and the page rendered again ---------------------
 
 
 def edit(file, change):
@@ -188,7 +188,7 @@ ALTERED = {
 }
 
 
-FIRST = ("an answer",)  # a changed log keeps the metrics from being computed anew, so it is altered by itself
+FIRST = ("an answer",)  # a changed log keeps the metrics from being computed again, so it is altered by itself
 
 
 @pytest.fixture(scope="module")

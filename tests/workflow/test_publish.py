@@ -65,7 +65,7 @@ def test_swapped_arms_and_a_deleted_log_are_named(project, packed, tmp_path):
 
 
 def test_a_manifest_that_was_mended_does_not_help(project, packed, tmp_path):
-    """Who changes a log and its digest alike is found by the metrics, which are then not those that were packed."""
+    """A log and its digest that are changed together are found by the metrics: they are not those that were packed."""
     import hashlib
 
     file = packed / "raw/words/vllm-paged/0/run.json"

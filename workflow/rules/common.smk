@@ -66,7 +66,7 @@ SIMULATION = ["metrics.json", "claims.json", "table1.jsonl", "figures/figures.js
 SIMULATION = [SIMULATED / name for name in SIMULATION if CONFIG.simulation]
 AFTER_THE_PAGE = {str(RUN / "verify.json"), str(RUN / "ro-crate-metadata.json")}
 
-# What Snakemake can't see: files behind links, single figures.
+# What Snakemake does not check: files behind links, single figures.
 if workflow.is_main_process:
     for reason in products.mark_stale(RUN, MODEL):
         say(f"kvlab: {reason}; it is made again, and what depends on it")
@@ -119,7 +119,7 @@ def own(name):
 
 PROCESS = str(process_file(RUN, "{workload}", "{process}", "{block}"))
 PROCESSES = [str(process_file(RUN, *which)) for which in CONFIG.processes()]
-# Earlier ones first: block by block, so that drift of clocks and heat falls on all arms alike.
+# Earlier ones first: block by block, so that drift of clocks and temperature affects all arms equally.
 PLACE = {which: 1000 - place for place, which in enumerate(CONFIG.processes())}
 
 

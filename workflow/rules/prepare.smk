@@ -10,7 +10,7 @@ rule probe:
         LOGS / "probe.log",
     benchmark:
         COSTS / "probe.tsv"
-    priority: 3000  # before anything runs hot
+    priority: 3000  # before the engines heat the machine
     resources:
         gpu=int(CONFIG.measure.device != "cpu"),
     params:

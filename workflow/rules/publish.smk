@@ -1,4 +1,4 @@
-# What reaches a reader: the notebook with its figures, the page, and the proof that its numbers are those of the logs.
+# The notebook with its figures, the page, and the check that its numbers are those of the logs.
 
 
 rule notebook:

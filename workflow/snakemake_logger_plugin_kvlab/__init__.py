@@ -1,4 +1,4 @@
-"""What a person sees of a run: one line that tells where it is, the stages' own results, and failures last, in full.
+"""What the user sees of a run: one line with its progress, the stages' own results, and failures last, in full.
 
 Snakemake finds this package by its name (`--logger kvlab`; the profiles ask for it). Where standard error is no
 terminal the line is left out. With --verbose, and in a dry run, Snakemake's own messages appear instead.
@@ -28,7 +28,7 @@ VARIABLE = "KVLAB_PROGRESS"  # names a folder in which a stage says how far it i
 REFRESH_S = 0.5
 ENOUGH = 3  # finished jobs before the time left is told
 
-# What Snakemake says in every run and nobody needs.
+# Messages of Snakemake that are the same in every run.
 CHATTER = re.compile(
     r"Using (workflow specific )?profile|Using shell|Building DAG|Provided (cores|resources)|host: |Rules claiming|"
     r"Elapsed time|Select jobs|Execute \d+ jobs|Assuming unrestricted|Job stats|Finished job|Complete log|Shutting|"
@@ -64,14 +64,14 @@ class LogHandler(LogHandlerBase):
 
     @property
     def writes_to_stream(self) -> bool:
-        """Whether Snakemake's own handler stays away."""
+        """Whether this handler replaces Snakemake's own."""
         return not (self.common_settings.verbose or self.common_settings.dryrun)
 
     writes_to_file = needs_rulegraph = False
     has_filter = has_formatter = True
 
     def emit(self, record: LogRecord) -> None:
-        """Take in what one record says; print it if it is for the person."""
+        """Keep what one record says; print it if it is for the user."""
         if not self.writes_to_stream:
             return
         event, facts = getattr(record, "event", None), record.__dict__
@@ -104,7 +104,7 @@ class LogHandler(LogHandlerBase):
                 self._print(text)
             self._print(
                 f"{len(self.failures)} of {self.total} jobs failed, {self.done} are done and stay: "
-                "once the cause is mended, the same command goes on from there"
+                "once the cause is removed, the same command continues from there"
             )
             self.failures = []
         super().close()
@@ -117,7 +117,7 @@ class LogHandler(LogHandlerBase):
 
     def _ended(self, job: int) -> tuple[str, str, float] | None:
         ended = self.jobs.pop(job, None)
-        if self.live and not self.jobs:  # what a stage said is no longer so
+        if self.live and not self.jobs:  # the stage's last message is outdated
             for path in self.folder.iterdir():
                 path.unlink(missing_ok=True)
             self._erase()
@@ -140,7 +140,7 @@ class LogHandler(LogHandlerBase):
                 self.drawn = True
 
     def line(self, now: float) -> str:
-        """Where the run is: jobs done of all, what runs and for how long, what it says of itself, the time left."""
+        """Where the run is: jobs done of all, what runs and for how long, its own message, the time left."""
         running = list(self.jobs.values())
         told = [path.read_text(encoding="utf-8", errors="replace") for path in sorted(self.folder.glob("[0-9]*"))]
         parts = [f"{self.done}/{self.total}"]
@@ -178,12 +178,12 @@ def refuse_unreadable(arguments: list[str]) -> None:
 
 
 def title(facts: dict[str, Any]) -> str:
-    """A job as a person would name it: the rule and its wildcards."""
+    """A job's name: the rule and its wildcards."""
     return " ".join([facts["rule_name"], *map(str, dict(facts["wildcards"] or {}).values())])
 
 
 def span(seconds: float) -> str:
-    """Seconds as a person says them."""
+    """Seconds in words."""
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 

@@ -1,4 +1,4 @@
-"""What a run is asked to be: the checked configuration and the section of it that each stage depends on."""
+"""What a run is configured to do: the checked configuration and the section of it that each stage depends on."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""How the engines run: the part `measure` of a configuration. What an engine may be told stands in its own folder."""
+"""How the engines run: the part `measure` of a configuration. An engine's own settings are in its folder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _engine_parts() -> dict[str, Any]:
     return {name: (settings, settings()) for name, settings in engines().items()}
 
 
-# What an engine may be told stands in its own folder; the configuration asks the registry.
+# An engine's own settings are in its folder; the registry finds them.
 _Engines: Any = create_model("Engines", __base__=Part, **_engine_parts())
 
 

@@ -1,8 +1,8 @@
-"""What to run: pydantic models of `config/*.yaml`. Defaults, units and bounds stand here and in `config_*.py` alone.
+"""What to run: pydantic models of `config/*.yaml`. Defaults, units and bounds are in this folder alone.
 
 A stage never sees the whole configuration. `Config.section(stage, …)` gives it its own part; the rules hand the same
-part to Snakemake as `params`, so changing one stage's settings reruns that stage and what follows. Nothing below the
-command line imports this module at run time: what it says reaches a stage only through the section.
+part to Snakemake as `params`, so changing one stage's settings reruns that stage and what follows. No stage imports
+this module: a setting reaches a stage only through its section.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Config(Part):
         return self
 
     def without_weights(self) -> bool:
-        """Whether an engine is to draw the weights where it uses them, so that none lie on disk."""
+        """Whether the engine draws the weights itself, so that none are on disk."""
         return any(getattr(getattr(self.measure, name), "load_format", "auto") == "dummy" for name in engines())
 
     @model_validator(mode="after")
@@ -155,7 +155,7 @@ class Config(Part):
 
     def processes(self) -> list[tuple[str, str, int]]:
         """Every (workload, process, block) of the run, in the order in which they run: block by block, so that drift
-        of clocks and heat falls on all arms alike.
+        of clocks and temperature affects all arms equally.
 
         A process loads an engine once and measures the arms that share its configuration, pass after pass. A block is
         one such process; its number is the repeat of all its passes.
@@ -195,7 +195,7 @@ class Config(Part):
 
 
 def _arrival(part: Comparison) -> dict[str, Any]:
-    """What a measurement is told of arrivals and order; nothing where it is a queue in the workload's own order."""
+    """A measurement's settings of arrivals and order; none for a queue in the workload's own order."""
     told: dict[str, Any] = {"shuffle": True} if part.shuffle else {}
     if isinstance(part.arrivals, OpenLoop):
         told["arrivals"] = {k: v for k, v in part.arrivals.model_dump(mode="json").items() if k != "rates"}
@@ -228,8 +228,8 @@ def parse(data: Any, where: str) -> Config:
 def spread(data: Any) -> Any:
     """Snakemake's `--config repeats=1 dtype=bfloat16` in the shape of the file.
 
-    A bare name of a setting is put where it belongs: one of `measure` or `report` there, one of a workload (kv_slots,
-    repeats, arms, prompts …) into every workload that has it.
+    A setting may be named without its part: one of `measure` or `report` is set there, one of a workload (kv_slots,
+    repeats, arms, prompts …) in every workload that has it.
     """
     if not isinstance(data, dict):
         return data
@@ -248,7 +248,7 @@ def spread(data: Any) -> Any:
             home = out
             for part in places[key]:
                 home = home.setdefault(part, {}) if isinstance(home, dict) else None
-            if isinstance(home, dict):  # else the fault is that part's, which is told when it is checked
+            if isinstance(home, dict):  # else that part is wrong, and its check reports it
                 home[key] = out.pop(key)
             continue
         homes = []

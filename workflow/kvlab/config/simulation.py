@@ -61,7 +61,9 @@ class Trace(Part):
     seeds: int = Field(default=1, ge=1, le=100, description="Seeds of the order and the arrivals, from 0 on.")
     max_running: int = Field(default=256, ge=1, description="Most requests at once.")
     token_budget: int = Field(
-        default=2560, ge=1, description="Most tokens a step computes; a prompt waits whole for a step with room for it."
+        default=2560,
+        ge=1,
+        description="Most tokens a step computes; a prompt that exceeds what is left waits for the next step.",
     )
 
     @model_validator(mode="after")
@@ -104,7 +106,7 @@ class Loads(Part):
 
 
 class Shapes(Part):
-    """All policies with other families and spreads of the same means: how much of a match is their choice."""
+    """All policies with other distributions of the same means: how far the results depend on the distribution."""
 
     workload: Name = Field(description="Simulated workload, of kind paper.")
     output_families: list[Literal["gamma", "lognormal"]] = Field(min_length=1, description="Families of outputs.")
@@ -127,7 +129,7 @@ class Prefixes(Part):
 
 
 class Studies(Part):
-    """What changes when one thing changes."""
+    """Studies that vary one parameter each."""
 
     iterations: int = Field(default=10_000, ge=2, description="Iterations of a case.")
     warmup_iterations: int = Field(default=1000, ge=0, description="Iterations left out at the start of a case.")
@@ -142,7 +144,7 @@ class Studies(Part):
 
 
 class SmallPool(Part):
-    """The picture that draws a small pool slot by slot over time, for learners."""
+    """The figure that shows a small pool, slot by slot over time."""
 
     pool_slots: int = Field(default=128, ge=8, le=1024, description="Slots of the drawn pool.")
     block_size: int = Field(default=4, ge=1, description="Slots of a block.")

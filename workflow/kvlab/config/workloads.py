@@ -46,7 +46,7 @@ class Repeated(Part):
     """A long prompt made of a short text."""
 
     text: str = Field(min_length=1, description="The text.")
-    times: int = Field(ge=1, le=1_000_000, description="How many times it stands in the prompt, without a separator.")
+    times: int = Field(ge=1, le=1_000_000, description="How many times it is repeated, without a separator.")
 
 
 class Prompts(Requests):
@@ -116,7 +116,7 @@ class Published(Part):
         return lengths_file(self.kind, self.path)
 
     def settings(self) -> dict[str, Any]:
-        """What the stage is given; the environment's path stands nowhere else, so a run's folder tells no one's."""
+        """What the stage is given. The path of the environment variable is left out of the run's folder."""
         return self.model_dump(mode="json") | {"path": self.file()}
 
 
@@ -163,7 +163,7 @@ class Closed(Part):
 
 
 class OpenLoop(Part):
-    """Requests arrive over time, and wait for nobody: each arm is measured in a cell for each of its rates."""
+    """Requests arrive at their planned times, whatever the engine does; each arm has a cell for each of its rates."""
 
     rates: dict[str, Rates] = Field(
         min_length=1,

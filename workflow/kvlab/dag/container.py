@@ -67,7 +67,7 @@ def _runtime() -> str:
 
 
 def _own(root: Path) -> str:
-    """What this machine's variant is called; on a node without a GPU, an image for another node's will do too.
+    """What this machine's variant is called; on a node without a GPU an image made for a GPU serves too.
 
     Named from the working directory: a project that moves does not run again.
     """
@@ -86,7 +86,7 @@ def _same_recipe(root: Path, tool: str, path: Path) -> None:
         raise ConfigError(f"container: {path} is not an image that {Path(tool).name} can read; make image makes one")
     found = dict(re.findall(r"^kvlab\.(variant|recipe): *(\S+)$", labels.stdout, re.M))
     if {"variant", "recipe"} - found.keys():
-        return  # an image of one's own
+        return  # an image that kvlab did not build
     wanted = _asked(root, "--recipe", found["variant"])
     if found["recipe"] != wanted:
         raise ConfigError(

@@ -1,8 +1,7 @@
 """Which files of the package a module depends on, read from its import statements without running it.
 
 Imports inside functions count (a stage imports engines late); those under `if TYPE_CHECKING:` do not. The command
-line and the configuration are never part of it: what they say reaches a stage as its section, which is its rule's
-`params`.
+line and the configuration are never part of it: settings reach a stage as its section, which is its rule's `params`.
 """
 
 from __future__ import annotations

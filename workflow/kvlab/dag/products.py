@@ -1,4 +1,4 @@
-"""A run's products on disk: which are stale though Snakemake can't see it, and what is done with a stale page."""
+"""A run's products on disk: which are out of date in ways that Snakemake does not check, and the page among them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def process_file(run: Path, workload: str, process: str | int, block: str | int)
 
 
 def mark_stale(run: Path, model: Path) -> list[str]:
-    """Rename products that must be made anew, so that Snakemake misses them; returns the reasons.
+    """Rename products that must be made again, so that Snakemake finds them missing; returns the reasons.
 
-    `model` is the product that stands for the model's folder. Snakemake compares the times of the files that a rule
+    `model` is the product that represents the model's folder. Snakemake compares the times of the files that a rule
     names. It does not look at the weights, which may be links to another folder, nor at what a product lists: single
-    figures, the raw logs of a process. A product that is as it was made once more, because what was missing came back,
-    gets its name back.
+    figures, the raw logs of a process. A product whose missing parts are there again gets its
+    name back.
     """
     reasons = []
     lists = [run / "figures" / "figures.json", run / "simulated" / "figures" / "figures.json"]
@@ -35,17 +35,17 @@ def mark_stale(run: Path, model: Path) -> list[str]:
         reason = _model_changed(now) if product is model else _missing(run, now)
         if reason:
             reasons.append(reason)
-        with suppress(PermissionError):  # of a run that may only be read: what is said about it must do
+        with suppress(PermissionError):  # the run can only be read: the message alone must do
             now.replace(marked if reason else product)
     return reasons
 
 
 def set_aside(run: Path) -> None:
-    """Mark the page as outdated, before a job runs that it depends on: by its name, until a new page is made."""
+    """Rename the page as outdated before a job runs that it depends on; a new page replaces it."""
     page = run / PAGE
     if page.exists():
         page.replace(run / OUTDATED)
-    (run / "verify.json").unlink(missing_ok=True)  # it speaks of that page
+    (run / "verify.json").unlink(missing_ok=True)  # it is about that page
 
 
 def drop_outdated(run: Path) -> None:

@@ -1,1 +1,1 @@
-"""Runs engines and records what they hold: raw logs, nothing judged."""
+"""Runs engines and writes raw logs. What counts is decided later, in the analysis."""

@@ -1,4 +1,4 @@
-"""What an engine is asked to do, and what it reads back of what it truly got."""
+"""What an engine gets to do, and the sizes that it reads back once it is loaded."""
 
 from __future__ import annotations
 

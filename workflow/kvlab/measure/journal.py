@@ -1,4 +1,4 @@
-"""What is noted while one part of a workload is served. Nothing is formatted until it is over."""
+"""What is noted while one part of a workload is served. It is formatted after the clock has stopped."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Journal:
         self.lost: list[tuple[int, int, int, int, bool]] = []
         self.finished = 0
         self.output_tokens = 0
-        self.complete = True  # False: its time was over, what is unfinished is a lower bound
+        self.complete = True  # False: stopped at its time limit; unfinished requests give lower bounds
         self._deadline_ns = deadline_ns
         self._on_finish = on_finish
 
@@ -79,7 +79,7 @@ class Journal:
             self.check_time(t_ns)
 
     def stop(self, t_ns: int) -> None:
-        """Its time is over: a request that was not handed over until now would have been later."""
+        """The time limit is reached: a request that was not sent by now would have been sent later."""
         self.complete = False
         self.arrive((id for id, entry in self.entries.items() if entry.arrival_ns is None), t_ns)
 

@@ -1,4 +1,5 @@
-"""What of this machine a run uses: device, threads, free memory, warm caches. No engine is imported for it."""
+"""The resources of this machine that a run uses: device, threads, free memory, warm caches. No engine is imported for
+it."""
 
 from __future__ import annotations
 
@@ -73,7 +74,7 @@ def check_gpus(needed: int, gpus: int) -> None:
 def threads(wanted: int | None) -> int:
     """CPU threads of an engine: as asked, as OMP_NUM_THREADS says, or one core less than there are.
 
-    One core is left to the sampler and the system: a thread that has to wait for its core holds up all the others.
+    One core is left to the sampler and the system: a thread that waits for its core delays all the others.
     """
     said = os.environ.get("OMP_NUM_THREADS", "")
     if wanted is None and said.isdigit():
@@ -93,7 +94,7 @@ def kv_bytes_per_slot(model: Path, dtype: str) -> int:
     """Bytes of the K and V of one token: 2 x layers x KV heads x head size x item size, from config.json."""
     config = json.loads((model / "config.json").read_text(encoding="utf-8"))
     config = config.get("text_config") or config
-    # GPT-2 and its kin use other names for the same things.
+    # GPT-2 and related models use other names for these.
     heads = config.get("num_attention_heads") or config["n_head"]
     layers = config.get("num_hidden_layers") or config["n_layer"]
     head_dim = config.get("head_dim") or (config.get("hidden_size") or config["n_embd"]) // heads

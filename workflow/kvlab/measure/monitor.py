@@ -28,8 +28,8 @@ REFRESH_S = 1.0  # how often the process tree, and who else uses the GPU, is loo
 
 
 class Monitor:
-    """Runs the sampler while the context is open. `take` gives what it saw since the last time, [t_ns, fields]; when it
-    is closed, `readings` is what was left.
+    """Runs the sampler while the context is open. `take` returns the samples since its last call, [t_ns, fields]; after
+    it is closed, `readings` has the rest.
     """
 
     def __init__(self, file: Path, interval_ms: float, gpus: Sequence[int] = ()) -> None:
@@ -53,7 +53,7 @@ class Monitor:
         return self
 
     def take(self) -> list[tuple[int, Reading]]:
-        """What was seen since the last call, one sample of now at its end. RuntimeError where the sampler has died."""
+        """The samples since the last call, the last one taken now. RuntimeError where the sampler has died."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         with suppress(BrokenPipeError):
@@ -68,7 +68,7 @@ class Monitor:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stops the sampler; raises RuntimeError where it had died, unless something else went wrong first."""
+        """Stops the sampler; raises RuntimeError where it had died, unless another error came first."""
         if kind is None:
             self.readings = self.take()
         assert self._process.stdin is not None
@@ -125,13 +125,13 @@ def _nvml_reader(driver: int, gpus: Sequence[int]) -> tuple[Callable[[], Reading
         except pynvml.NVMLError:
             return None
 
-    def strangers() -> int | None:
+    def processes_of_others() -> int | None:
         running = ask("nvmlDeviceGetComputeRunningProcesses")
         if running is None:
             return None
         seen = {process.pid for list_ in running for process in list_}
         ours = {driver} | {child.pid for child in root.children(recursive=True)}
-        # In a container NVML tells other process ids than the system: only before ours has started is any a stranger.
+        # In a container NVML gives other process ids than the system: until ours has started, all are of others.
         return len(seen - ours) if first or seen & ours or not seen else None
 
     def each(memory: list[Any], energy: list[Any] | None) -> Reading:
@@ -143,7 +143,7 @@ def _nvml_reader(driver: int, gpus: Sequence[int]) -> tuple[Callable[[], Reading
     def read() -> Reading:
         nonlocal due, others, first
         if time.monotonic() >= due:
-            others, due = strangers(), time.monotonic() + REFRESH_S
+            others, due = processes_of_others(), time.monotonic() + REFRESH_S
             first = False
         memory = [pynvml.nvmlDeviceGetMemoryInfo(handle) for handle in handles]
         utilisation = ask("nvmlDeviceGetUtilizationRates")
@@ -158,7 +158,7 @@ def _nvml_reader(driver: int, gpus: Sequence[int]) -> tuple[Callable[[], Reading
         return {
             "used_bytes": sum(m.used for m in memory),
             "utilisation": None if utilisation is None else sum(u.gpu for u in utilisation) / len(handles) / 100,
-            "sm_clock_mhz": None if clocks is None else min(clocks),  # the slowest GPU holds up the others
+            "sm_clock_mhz": None if clocks is None else min(clocks),  # the slowest GPU sets the pace of the others
             "temperature_c": None if heat is None else max(heat),
             "power_w": None if power is None else sum(power) / 1000,
             "throttle": None if reasons is None else mask,

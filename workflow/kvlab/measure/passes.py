@@ -66,7 +66,7 @@ class Pass:
         return f"measure {self.run.workload} {self.run.cell} #{self.run.repeat}:"
 
     def forget(self) -> None:
-        """Drop all that was logged."""
+        """Drop everything that was logged."""
         self.phases: list[Phase] = []
         self.steps: list[Step] = []
         self.served: list[Served] = []
@@ -142,7 +142,7 @@ class Pass:
             write_json(folder / "run.json", vars(self.run))
 
     def summary(self) -> str:
-        """One line for the person who waits."""
+        """One line for the terminal."""
         if self.run.status != "completed":
             return f"{self.title} {self.run.status.replace('_', ' ')}: {self.run.reason}"
         measured = [phase for phase in self.phases if phase.phase == "measure"]

@@ -50,7 +50,7 @@ def measure_process(
     are not measured again. The process's environment is afterwards what it was.
     """
     for cell in cells:
-        for left in cell.folder.parent.glob(f".{cell.folder.name}.*"):  # by a run that was killed
+        for left in cell.folder.parent.glob(f".{cell.folder.name}.*"):  # left by a run that was killed
             shutil.rmtree(left, ignore_errors=True)
     requests = inputs.requests(requests_file, cells[0].section["max_model_len"])
     facts = {"workload_sha256": digest(requests_file), "model_fingerprint": inputs.fingerprint(model)}
@@ -193,7 +193,7 @@ class _Process:
         with self._phase("load", self.phases, deadline):
             engine.load()
         if engine.compile_s > 0:
-            # Where within the load it lay is not known: it is put at its end.
+            # When it ran within the load is not known: it is put at the end.
             load = self.phases[-1]
             middle = round(max(load.start_s, load.end_s - engine.compile_s), 6)
             self.phases[-1:] = [replace(load, end_s=middle), Phase("compile", middle, load.end_s)]

@@ -41,7 +41,7 @@ class Store:
         return hashlib.sha256(json.dumps(on, sort_keys=True).encode()).hexdigest()
 
     def fetch(self, cell: Planned, facts: Mapping[str, str]) -> Run | None:
-        """Lay the pass out in its raw folder and return its run; None where it is not here, or was changed."""
+        """Link or copy the pass into its raw folder and return its run; None where it is not here, or was changed."""
         place = self.folder / self.identity(cell, facts)
         if not (place / KEPT).exists():
             return None
@@ -55,7 +55,7 @@ class Store:
         return read_run(cell.folder)
 
     def keep(self, cell: Planned, run: Run) -> None:
-        """Keep a finished pass, whole or not at all."""
+        """Store a finished pass, whole or not at all."""
         facts = {"model_fingerprint": run.model_fingerprint, "workload_sha256": run.workload_sha256}
         with whole_folder(self.folder / self.identity(cell, facts), KEPT) as building:
             files = sorted(path for path in cell.folder.iterdir() if path.is_file())

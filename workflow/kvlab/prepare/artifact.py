@@ -39,7 +39,7 @@ _PINNED = "https://raw.githubusercontent.com/sosp-ae-39/sosp-ae-astra/3180d2f8c2
 
 @dataclass(frozen=True)
 class ArtifactFile:
-    """A file of the artifact: where it lies, None where it is not fetched, and the digests that are taken for it.
+    """A file of the artifact: its address, None where it is not fetched, and the digests that are taken for it.
 
     The first digest is the original's, the second that of the same pairs as CSV. None: no digest is known.
     """
@@ -129,7 +129,7 @@ def _pairs(rows: Any, where: str) -> Lengths:
 def draw(pairs: Lengths, order: str, requests: int, seed: int, **bounds: Any) -> Lengths:
     """`requests` pairs of the artifact's, after its filter (prompt + output < 2,048) and `bounds` (as in `resample`).
 
-    `order` "authors": the first ones in the file's order, from its begin again where they are too few, shuffled, as the
+    `order` "authors": the first ones in the file's order, from its start again where they are too few, shuffled, as the
     artifact does with the same seed. "resampled": each drawn with replacement, so that another seed gives others.
     """
     within = min(bounds.pop("max_total", None) or PAPER_MAX_TOTAL, PAPER_MAX_TOTAL - 1)
@@ -150,7 +150,7 @@ def arrivals(rate: float, duration_s: float, seed: int) -> Floats:
 
 
 def trace(pairs: Lengths, rate: float, duration_s: float, seed: int) -> tuple[Lengths, Floats]:
-    """The artifact's trace: who asks what, and when (seconds). `rate`: requests a second."""
+    """The artifact's trace: each request's lengths and arrival (seconds). `rate`: requests a second."""
     times = arrivals(rate, duration_s, seed)
     return draw(pairs, "authors", len(times), seed), times
 

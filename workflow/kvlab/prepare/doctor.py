@@ -72,7 +72,7 @@ def installed() -> dict[str, str]:
 
 
 def abilities(found: list[Finding]) -> dict[str, str]:
-    """What can be run here: name → "yes", or what stands against it."""
+    """What can be run here: name → "yes", or what prevents it."""
     by_name = {finding.name: finding for finding in found}
     lacking = [name for name in ("engines", "memory", "disk") if not by_name[name].fine]
     against = f"no: {', '.join(f'{name}: {by_name[name].found}' for name in lacking)}" if lacking else "yes"
@@ -120,7 +120,7 @@ def _memory(needed: bool) -> Finding:
     memory = psutil.virtual_memory()
     free = min(memory.available, probe.memory_limit() or memory.available)
     text = f"{free / GB:.1f} GB free of {memory.total / GB:.1f}"
-    remedy = f"the default run takes about {MEMORY_GB} GB: close what else runs, or give the machine more"
+    remedy = f"the default run takes about {MEMORY_GB} GB: close other programs, or use a machine with more"
     return Finding("memory", text, free >= MEMORY_GB * GB, remedy, stops=needed)
 
 
@@ -131,7 +131,7 @@ def _disk(folder: Path, needed: bool) -> Finding:
     free = shutil.disk_usage(folder).free
     text = f"{free / GB:.1f} GB free at {folder}"
     if not os.access(folder, os.W_OK):
-        return Finding("disk", f"{folder} can't be written", False, "take a folder of your own", stops=True)
+        return Finding("disk", f"{folder} can't be written", False, "choose a folder that you may write to", stops=True)
     return Finding("disk", text, free >= DISK_GB * GB, f"free {DISK_GB} GB there", stops=needed)
 
 
@@ -163,7 +163,7 @@ def _network(source: str) -> Iterator[Finding]:
 
 
 def reaches(host: str) -> bool:
-    """Whether a connection to the host, or to the proxy that stands before it, can be opened."""
+    """Whether a connection to the host, or to the proxy in front of it, can be opened."""
     proxy = None if proxy_bypass(host) else getproxies().get("https")
     at = urlsplit(proxy if proxy and "://" in proxy else f"//{proxy or host}")
     try:

@@ -1,6 +1,6 @@
 """Prompt and output lengths of requests: the Azure trace's joint table, and ShareGPT-like lengths.
 
-Pairs are kept together: in the trace prompt and output are weakly negatively correlated and many-peaked (templates, a
+Pairs are kept together: in the trace prompt and output are weakly negatively correlated, with many peaks (templates, a
 cap on the context), so pairs are resampled and no curve is fitted. A longer draw with the same seed begins with the
 shorter one. `python -m kvlab.prepare.lengths TRACE.csv TABLE.csv` makes the joint table from the original trace.
 """
@@ -171,7 +171,7 @@ def paper(
     """ShareGPT-like lengths: prompts lognormal, outputs gamma, independent, with the means of the paper's Fig. 11.
 
     The families and the prompt's coefficient of variation are assumptions; the output's was fitted to one bar of
-    Fig. 2 (the reservation of Orca (Max)). `output_family` "lognormal" is there to see what the choice changes.
+    Fig. 2 (the reservation of Orca (Max)). `output_family` "lognormal" shows what the choice changes.
     Scaling and maxima as in `resample`.
     """
     _check(requests, scale)

@@ -3,7 +3,7 @@
 Whatever the source, the result is one folder with safetensors, config.json, a tokenizer and `fingerprint.json`, that
 both engines load. A folder of the user's and a hub snapshot are linked to, not copied.
 
-Beside the fingerprint lies a link to it, whose name stands for the settings (`made_from`). Other settings ask for
+Beside the fingerprint is a link to it, named after the settings (`made_from`). Other settings ask for
 another link, so that trying a model that can't be had leaves the one that is there, and what was measured with it,
 as they are.
 """
@@ -41,7 +41,7 @@ def made_from(section: dict[str, Any]) -> str:
 def prepare(section: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Make `folder` hold the model that `section["model"]` names; returns its fingerprint.
 
-    Raises KvlabError where the source does not exist, is offline, or is not what its digest says.
+    Raises KvlabError where the source does not exist, is offline, or does not have its digest.
     """
     wanted = section["model"]
     source: str = wanted["source"]

@@ -1,4 +1,4 @@
-"""Lengths of one's own: prompt and output tokens of requests, from JSON Lines or CSV."""
+"""The user's own lengths: prompt and output tokens of requests, from JSON Lines or CSV."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ def _gpu(index: int) -> dict[str, Any]:
     def ask(function: Any, *arguments: Any) -> Any:
         try:
             return function(handle, *arguments)
-        except nv.NVMLError:  # not every card and container answers everything
+        except nv.NVMLError:  # some GPUs and containers lack some of these values
             return None
 
     memory = nv.nvmlDeviceGetMemoryInfo(handle)
@@ -176,7 +176,7 @@ def _git() -> dict[str, Any] | None:
     try:
         return {"revision": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
     except (OSError, subprocess.SubprocessError):
-        revision = os.environ.get("KVLAB_REVISION")  # an image carries the code without its history
+        revision = os.environ.get("KVLAB_REVISION")  # an image has the code without the git repository
         return {"revision": revision, "dirty": None} if revision else None
 
 

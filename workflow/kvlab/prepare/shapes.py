@@ -102,7 +102,8 @@ def parameters_of(folder: Path) -> int:
 
 
 def byte_tokenizer() -> Any:
-    """A tokenizer of 256 byte tokens and an end token, id 256: any text in any script has ids and comes back whole."""
+    """A tokenizer of 256 byte tokens and an end token, id 256: any text in any script can be encoded and decoded
+    without loss."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 

@@ -1,4 +1,4 @@
-"""The workload: what every engine is asked, as token ids, made once so that all engines get the same."""
+"""The workload: the requests as token ids, made once so that all engines get the same."""
 
 from __future__ import annotations
 

@@ -46,7 +46,8 @@ def execute(section: dict[str, Any], root: Path) -> int:
 
 
 def _strip(path: Path) -> None:
-    """Take this machine's folders and the wall clock out of the executed notebook: it is there to be shared."""
+    """Remove this machine's folders and the wall-clock times from the executed notebook, which is meant to be
+    shared."""
     document = json.loads(path.read_text(encoding="utf-8"))
     document["metadata"].pop("papermill", None)
     for cell in document["cells"]:

@@ -152,7 +152,7 @@ for (const button of document.querySelectorAll("[data-set-lang]")) button.addEve
 
 
 def page(plan: Plan, language: str = "en") -> str:
-    """One file that asks nobody for anything: the report's style, its switch of languages, the tables in both."""
+    """One self-contained HTML file: the report's style, its language switch, the tables in both languages."""
     style = Markup((REPORT / "style.css").read_text(encoding="utf-8"))
     digest = base64.b64encode(hashlib.sha256(SWITCH.encode()).digest()).decode()
     buttons = Markup("").join(

@@ -29,7 +29,7 @@ def events(run: RawRun) -> list[dict[str, Any]]:
         return round(1e6 * (seconds - zero), 3)
 
     made = [*_counters(run, at), *_requests(run, at), *_device(run, at)]
-    return [*_names(run), *sorted(made, key=lambda one: one["ts"])]  # stable: an end stands before the next beginning
+    return [*_names(run), *sorted(made, key=lambda one: one["ts"])]  # stable: an end comes before the next begin
 
 
 def write(run: RawRun, file: Path) -> int:

@@ -1,4 +1,4 @@
-"""The simulated allocators over what was measured: what each policy would have held, next to what vLLM held.
+"""A measured run's requests served by other allocators: what each policy would have held, beside what vLLM held.
 
 The requests of a run, in the order in which it admitted them and with the lengths they came to, are served again from
 a simulated pool of the same size, block size and bounds. Where the engine's schedule is the simulator's (first come,

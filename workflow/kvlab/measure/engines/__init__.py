@@ -42,13 +42,13 @@ class Engine(Protocol):
         """Note the steps of what was served since the last call; the clock does not run."""
 
     def settle(self) -> None:
-        """Between passes: drop what is unfinished and bring the cache's state back to what it was when loaded."""
+        """Between passes: drop unfinished requests and empty the cache, as it was when loaded."""
 
     def facts(self) -> EngineFacts:
-        """What was truly got, read back."""
+        """Sizes and settings in use, read back from the engine."""
 
     def close(self) -> None:
-        """Let go of the device."""
+        """Free the device."""
 
 
 def open_engine(name: str, job: Job) -> Engine:

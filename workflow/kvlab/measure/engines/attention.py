@@ -1,4 +1,4 @@
-"""What the accounting takes for granted: every layer stores every token, so one slot is one token in all layers."""
+"""What the accounting assumes: every layer stores every token, so one slot is one token in all layers."""
 
 from __future__ import annotations
 

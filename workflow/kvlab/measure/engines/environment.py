@@ -1,4 +1,5 @@
-"""The environment that both engines get, set before their libraries are imported; what the user set wins."""
+"""The environment that both engines get, set before their libraries are imported; variables that the user has set are
+kept."""
 
 from __future__ import annotations
 
@@ -15,8 +16,8 @@ from kvlab.paths import WORKFLOW
 def kept() -> Iterator[None]:
     """Whatever a measurement sets, its process has its environment and module path back afterwards.
 
-    What runs in the same process later (another measurement, a test) is not to inherit, say, the path of a log file
-    in a folder that is gone.
+    So that what runs in the same process later (another measurement, a test) does not inherit, say, the path of a
+    log file in a folder that was removed.
     """
     variables, path = dict(os.environ), list(sys.path)
     try:

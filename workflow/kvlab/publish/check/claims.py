@@ -1,4 +1,4 @@
-"""The claims, held against a run: `claims.json`, and the table that `kvlab claims` prints."""
+"""The claims, judged on a run: `claims.json`, and the table that `kvlab claims` prints."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def _by_number(
     values: dict[str, Any] = {"value": _texts(lambda x: text_of(quantity, x)), "n": quantity.n}
     if quantity.interval:
         values["interval"] = _texts(lambda x: interval_text(quantity, x))
-    # What the original experiment announced depends on its requests: here it is found, or it is not.
+    # What the original experiment announced depends on its requests: here it is reproduced, or it is not.
     failed = NOT_HERE if claim.get("depends") == "workload" else FAILED
     seen = Message("claim.seen-between" if quantity.interval else "claim.seen", values)
     return found | {"verdict": HELD if held else failed, "seen": seen}

@@ -1,7 +1,8 @@
 """One run against another: do the conclusions agree, then the few quantities that matter, then all of them.
 
-Two values within a margin count as the same, whatever their intervals: repeats can be so alike that their intervals are
-apart where nobody would call the values different. Beyond it, overlapping intervals are the same too.
+Two values within a margin count as the same, whatever their intervals: repeats can be so alike that the intervals do
+not overlap although the values differ by a fraction of a per cent. Beyond the margin, values whose intervals overlap
+count as the same too.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def compare(ours: Path, theirs: Path, margin: float = MARGIN) -> list[Line]:
 
 
 def _claims(ours: Path, theirs: Path, differences: dict[str, dict[str, str]]) -> Iterator[Line]:
-    """Both runs judged by the same claims. A verdict says more than its number: another machine is no obstacle."""
+    """Both runs judged by the same claims. Verdicts are compared between different machines too."""
     mine, other = ({(v["id"], v["workload"]): v["verdict"] for v in claims.judge(root)} for root in (ours, theirs))
     for key in dict.fromkeys([*mine, *other]):
         x, y = mine.get(key), other.get(key)

@@ -1,7 +1,7 @@
-"""A run's files against what they were made from: logs, metrics, workloads, model, machine, claims, pictures.
+"""A run's files checked against what they were made from: logs, metrics, workloads, model, machine, claims, pictures.
 
-Each check computes a product anew and compares, or takes a digest. What neither can decide goes to `not_proved`, in
-words, so that nobody takes silence for proof.
+Each check computes a product again and compares, or takes a digest. What neither can decide is listed in `not_proved`,
+so that what was not checked is not taken for checked.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from kvlab.publish.check.found import Found, Sections
 from kvlab.quantities import Metrics, Quantity
 from kvlab.records import PACKINGS, Run, digest, read_json, read_run
 
-SEALED = ("environment.json", "model/fingerprint.json")  # with costs/: what no check can compute anew
+SEALED = ("environment.json", "model/fingerprint.json")  # with costs/: what no check can compute again
 
 
 def examine(root: Path, section: Sections, sealed: dict[str, str]) -> Found:
@@ -48,7 +48,7 @@ def examine(root: Path, section: Sections, sealed: dict[str, str]) -> Found:
 
 
 def seals(root: Path) -> dict[str, str]:
-    """Digests of the files that can't be computed anew, for a later verification to hold them against."""
+    """Digests of the files that can't be computed again, for a later verification to compare."""
     names = [name for name in SEALED if (root / name).exists()]
     for stage_name in ("probe", "model", "workload", "measure", "analyse", "notebook"):  # those that the page shows
         place = root / "costs" / stage_name
@@ -165,7 +165,8 @@ def _model(root: Path, runs: list[Run], found: Found) -> None:
 
 
 def _machine(root: Path, runs: list[Run], found: Found) -> None:
-    """The logs repeat the engines' versions and the kind of device; the rest of the description stands alone."""
+    """The logs repeat the engines' versions and the kind of device; nothing else can confirm the rest of the
+    description."""
     file = root / "environment.json"
     try:
         document = read_json(file)

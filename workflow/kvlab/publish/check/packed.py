@@ -35,7 +35,7 @@ PLAIN = ("config.json", "environment.json", "metrics.json", "model/fingerprint.j
 
 
 def pack(run: Path, folder: Path) -> int:
-    """Pack the run into `folder`, whole or not at all; returns the bytes it takes. Nothing is edited on the way."""
+    """Pack the run into `folder`, whole or not at all; returns the bytes it takes. The files are copied unchanged."""
     metrics = Metrics.read(run / "metrics.json")
     if (folder / MANIFEST).exists():
         own = [fault for fault in check(folder) if fault.endswith(STRANGE)]
@@ -63,23 +63,23 @@ def pack(run: Path, folder: Path) -> int:
 
 
 def repack(folder: Path) -> int:
-    """Pack a reference anew from its own raw logs: for when the quantities, or their ids, have changed.
+    """Pack a reference again from its own raw logs, after the quantities or their ids have changed.
 
-    Returns the bytes it takes. KvlabError where a file is not as it was packed: then the logs can't be trusted.
+    Returns the bytes it takes. KvlabError where a file is not as it was packed: the logs may have been changed.
     """
     with tempfile.TemporaryDirectory() as place:
         run = Path(place) / folder.name
         if faults := unpack(folder, run):
-            raise KvlabError(f"{faults[0]}; a reference is made anew only from logs that are as they were packed")
+            raise KvlabError(f"{faults[0]}; a reference is packed again only from logs that are as they were packed")
         section = config.load(run / "config.json").section("analyse")
         analyse(section, run).write(run / "metrics.json")
         return pack(run, folder)
 
 
 def unpack(folder: Path, run: Path) -> list[str]:
-    """Lay a packed run out where the stages can work on it; returns what its manifest finds wrong, a line a file.
+    """Unpack a run to a folder that the stages can work on; returns what its manifest finds wrong, a line a file.
 
-    A changed file is followed by the quantities that rest on it.
+    A changed file is followed by the quantities computed from it.
     """
     faults = check(folder)
     with whole_folder(run, REPLAYED) as building:
@@ -126,7 +126,7 @@ def check(folder: Path) -> list[str]:
 
 
 def affected(folder: Path, faults: list[str]) -> list[str]:
-    """Which numbers rest on the files that faults name, a line a file."""
+    """Which numbers were computed from the files that faults name, a line a file."""
     metrics = Metrics.read(folder / "metrics.json")
     return [
         f"{file}: {what}"

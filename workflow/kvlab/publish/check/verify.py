@@ -1,6 +1,6 @@
-"""The proof: what a page shows, computed anew from the raw logs and compared; every digest, checked.
+"""Verification: what a page shows is computed again from the raw logs and compared; every digest is checked.
 
-The run's files come first (`evidence`), in the order in which a fault is most telling; then each number in the page
+The run's files come first (`evidence`), causes before their effects; then each number in the page
 against its quantity, and every byte of the page against the one that the same run renders now.
 """
 
@@ -43,7 +43,7 @@ def verify(page: Path, section: Sections) -> Found:
 
 
 def write(path: Path, found: Found) -> None:
-    """`verify.json`: what was checked, with the digests of what can't be computed anew."""
+    """`verify.json`: what was checked, with the digests of what can't be computed again."""
     document = {"schema": 2, "outcome": "fail" if found.faults else "pass", "checked": found.checked}
     sealed = {} if found.faults else seals(path.parent)
     write_json(path, document | {"faults": found.faults, "not_proved": found.not_proved, "sealed": sealed})

@@ -1,4 +1,4 @@
-"""What every figure is drawn with: one workload's numbers and logs, the words of one language, colours and style."""
+"""What all figures share: one workload's numbers and logs, the words of one language, colours and style."""
 
 from __future__ import annotations
 

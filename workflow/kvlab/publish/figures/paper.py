@@ -73,7 +73,7 @@ def admitting(canvas: Canvas, arms: Iterable[str]) -> list[str]:
 
 
 def _papers(canvas: Canvas) -> bool:
-    """Whether the workload has the paper's lengths and its pool, so that its numbers may stand beside these."""
+    """Whether the workload has the paper's lengths and its pool, so that its numbers can be compared with these."""
     asked = _settings(canvas)
     kind = asked.get("requests", {}).get("kind")
     return kind in ("paper", "sharegpt") and asked.get("kv_slots") == PAPERS_POOL

@@ -1,4 +1,4 @@
-"""The picture for learners: a small pool, slot by slot over time, for a contiguous and a paged allocator."""
+"""The figure of a small pool, slot by slot over time, for a contiguous and a paged allocator."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prompts with what the arms made of them: texts from a log, made fit to be seen and never trusted."""
+"""Prompts and the arms' answers. They are untrusted text from a log: control characters are replaced, HTML escaped."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ MOST_TEXTS = 6  # prompts of a workload that are shown with their answers
 
 
 def visible(text: str) -> str:
-    """A text from a log as a reader can see it: control characters as their pictures, no half of a character pair."""
+    """A text from a log with visible control characters (their Unicode pictures) and without lone surrogates."""
     shown = "".join(chr(0x2400 + ord(c)) if ord(c) < 32 and c not in "\n\t" else c for c in text.replace("\x7f", "␡"))
     return shown.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 @dataclass(frozen=True)
 class Answered:
-    """A prompt and what the first arm made of it; `others`: (arm, how it goes on) of those whose tokens differ."""
+    """A prompt and the first arm's answer; `others`: (arm, text from the first difference on) of those that differ."""
 
     id: int
     prompt: str
@@ -46,6 +46,6 @@ def answered(requests: Path, runs: Mapping[str, RawRun]) -> list[Answered]:
 
 
 def _rest(first: str, other: str) -> str:
-    """How another answer goes on from where it parts from the first."""
+    """Another answer from where it first differs."""
     at = next((i for i, (a, b) in enumerate(zip(first, other, strict=False)) if a != b), min(len(first), len(other)))
     return other[at:]

@@ -1,4 +1,4 @@
-"""Charts that the page draws as HTML, so that each number in them opens its trail: where things stand, in per cent."""
+"""Charts that the page draws as HTML, so that each number in them opens its trail; positions are in per cent."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ class Content:
         return source is not None and str(source.value).startswith("random:")
 
     def host_bound(self, workload: str) -> list[str]:
-        """Arms of which a run says that its host, not its GPU, set its speed."""
+        """Arms with a run whose speed was limited by the host and not by the GPU."""
         return sorted({e["arm"] for e in self.metrics.runs if e["workload"] == workload and e.get("host_bound")})
 
     def asked(self, workload: str) -> Asking:
@@ -152,7 +152,7 @@ class Content:
 
     @cached_property
     def predictions(self) -> Quantities:
-        """What step times fitted on one run say of the others; empty where the run has none."""
+        """What step times fitted on one run predict of the others; empty where the run has none."""
         file = self.root / "predicted" / "metrics.json"
         return Metrics.read(file).quantities if file.exists() else Quantities()
 
@@ -198,7 +198,8 @@ class Content:
         return pair(self.pool_arms(workload), self.metrics.roles, decided)
 
     def pool_grid(self, workload: str) -> tuple[str, str]:
-        """Aspect ratios of the view's grids as it opens, wide and on a phone: its place is kept before the script."""
+        """Aspect ratios of the view's grids as it opens, wide and on a phone: the space is reserved before the script
+        runs."""
         two = [self.first_runs[workload, arm].run for arm in self.pool_pair(workload) or ()]
         return aspects([run.pool_slots for run in two], [run.reserve_slots or run.block_size for run in two])
 
@@ -270,7 +271,7 @@ class Content:
         return self.facts.keep("claims.json", f"verdict = {verdict}", count, "number")
 
     def costs(self) -> list[dict[str, Any]]:
-        """Snakemake's benchmark files of the stages that the page rests on: stage, seconds, memory.
+        """Snakemake's benchmark files of the stages that the page is made from: stage, seconds, memory.
 
         Those that come after it, or beside it, may or may not be there when it is made.
         """

@@ -24,7 +24,7 @@ class Layer:
 
 
 def gpu_layers(metrics: Metrics, workload: str, arm: str) -> list[Layer]:
-    """From the weights to what is free; empty where the run does not tell all it needs (no GPU, an older log)."""
+    """From the weights to what is free; empty where the run did not record all it needs (no GPU, an older log)."""
     at = f"{workload}.{arm}."
     found = {name: metrics.quantities.get(at + name) for name in MEASURED}
     shares = _shares(metrics, at)

@@ -1,4 +1,4 @@
-"""An SVG figure as part of the page: its ids its own, its style for itself alone, nothing in it that could run."""
+"""An SVG figure inside the page: ids are made unique, styles and comments removed, scripts refused."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _COMMAND = re.compile(r"([A-Za-z])([^A-Za-z]*)")
 
 
 def _short(path: str) -> str:
-    """A path's data in steps of a tenth of a point, finer than a screen shows: lines become what they move by."""
+    """A path's data rounded to a tenth of a point, finer than a screen shows; line commands become relative."""
     found = _COMMAND.findall(path)
     if any(letter not in "MLz" for letter, _ in found):
         return " ".join(re.sub(r"(\.\d)\d+", r"\1", path).split())
@@ -43,7 +43,8 @@ def _tenths(value: int) -> str:
 
 
 def inline_svg(text: str, prefix: str, labelled_by: str) -> Markup:
-    """The `<svg>` element of a figure that matplotlib drew, to stand in HTML. LogError where it could run something."""
+    """The `<svg>` element of a figure that matplotlib drew, for use in HTML. LogError where it has a script or a link
+    to another file."""
     start = text.find("<svg")
     body = re.sub(r"<metadata>.*?</metadata>", "", text[start:], flags=re.DOTALL)
     if start < 0 or _UNWANTED.search(body):
@@ -55,7 +56,7 @@ def inline_svg(text: str, prefix: str, labelled_by: str) -> Markup:
     body = re.sub(r"url\(#([^)]+)\)", lambda m: f"url(#{short.get(m[1], m[1])})", body)
     used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', body))
     body = re.sub(r'\s*\bid="([^"]+)"', lambda m: m[0] if m[1] in used else "", body)
-    body = re.sub(r"<style[^>]*>.*?</style>", "", body, flags=re.DOTALL)  # the page's own style says the same
+    body = re.sub(r"<style[^>]*>.*?</style>", "", body, flags=re.DOTALL)  # the page's style sheet has the same rules
     body = re.sub(r"<!--.*?-->\s*", "", body, flags=re.DOTALL)
     body = re.sub(r'\bd="([^"]+)"', lambda m: f'd="{_short(m[1])}"', body)
     head, rest = body.split(">", 1)

@@ -1,7 +1,7 @@
-"""The recorded steps that the page's pool view plays, thinned to stay small.
+"""The recorded steps that the page's pool view plays; a long run is thinned.
 
 Every frame is a step as it was recorded, nothing is averaged. The page computes the four shares from a frame by the
-rules of `analyse.memory`: what a request still fills is known from its final length.
+rules of `kvlab.accounting`: what a request still fills is known from its final length.
 
 Encoding, since a long run has many steps and requests: a stretch is [request, first frame, tokens, slots]. `tokens`
 are run lengths [value, count, …] of how far the stored tokens are from growing by one a step, `slots` of how far the

@@ -1,4 +1,4 @@
-"""The page: one HTML file that holds everything and asks nobody for anything. The same run gives the same bytes."""
+"""The page: one self-contained HTML file that loads nothing. The same run gives the same bytes."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ SCRIPTS = ("page.js", "trail.js", "take.js", "what-if.js", "pool-data.js", "pool
 def build(section: dict[str, Any], root: Path) -> str:
     """The whole page of the run in `root`. `section`: `language`, `title`, `palette`, `declared` (names of all arms).
 
-    Pure: what it says depends on the files in `root` and on `report/`, and on nothing else. LogError names a file that
-    is missing or is not what it should be; UndeclaredId the template and line that ask for what nothing declares.
+    The page depends on the files in `root` and in `report/` alone. LogError names a file that is missing or damaged;
+    UndeclaredId the template and line that ask for a quantity that is not declared.
     """
     try:
         return _build(section, root)
@@ -152,5 +152,5 @@ def _environment() -> Environment:
 
 
 def _hash(script: str) -> str:
-    """What the page's own policy names a script by that may run; no other may."""
+    """The hash by which the page's Content-Security-Policy allows a script."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"

@@ -1,4 +1,4 @@
-"""What the run has to say first: which workload each headline is taken from, and how strongly it may be put."""
+"""The headlines: which workload each is taken from, and what its interval allows to be claimed."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _factor(metrics: Metrics, workload: str, name: str) -> Quantity | None:
 
 
 def verdict(ratio: Quantity | None) -> str:
-    """How a ratio may be put: only an interval that leaves out 1 makes a difference a finding."""
+    """What may be claimed of a ratio: a difference only where the interval excludes 1."""
     if ratio is None or ratio.value is None:
         return "undecided"
     if ratio.interval is None:
@@ -146,7 +146,7 @@ def sustained(metrics: Metrics, workload: str) -> list[str]:
 
 
 def pair(arms: list[str], roles: Roles, decided: bool) -> tuple[str, str] | None:
-    """Which two arms stand side by side at first: the traditional way and paging, or the nearest there is."""
+    """The two arms that are shown side by side at first: the traditional way and paging, or those that come closest."""
     if not arms:
         return None
     right = roles.first(PAGING, arms) or arms[-1]

@@ -14,7 +14,7 @@ from kvlab.quantities import Quantity, Said
 
 
 class Both:
-    """A piece of HTML in each language. As a value within another text it takes on that text's language."""
+    """A piece of HTML in each language. As a value in another text it is used in that text's language."""
 
     def __init__(self, of: Callable[[str], Any]) -> None:
         self.texts = {language: Markup(escape(of(language))) for language in LANGUAGES}
@@ -31,7 +31,7 @@ class Both:
 
 
 def text(key: str, **values: Any) -> Both:
-    """The string at `key`, its holes filled with `values`: quantities, facts, other texts, or plain words."""
+    """The string at `key`, its placeholders filled with `values`: quantities, facts, other texts, or plain words."""
     return Both(lambda language: rich(look_up(language, key), {k: _in(v, language) for k, v in values.items()}))
 
 
@@ -64,12 +64,12 @@ def number(quantity: Quantity | None) -> Both | Markup:
 
 
 def tick(ratio: float) -> Both:
-    """What stands at a grid line of a chart of ratios."""
+    """The label of a grid line in a chart of ratios."""
     return Both(lambda language: look_up(language, "units.ratio").format(n=f"{ratio:g}"))
 
 
 def amount(value: float, unit: str) -> Both:
-    """A number that is nobody's measurement here, such as one printed in the paper."""
+    """A number that was not measured here, such as one printed in the paper; it has no trail."""
     return Both(lambda language: numbers.value_text(value, unit, language))
 
 
@@ -85,7 +85,7 @@ def fact(named: Fact | None) -> Both | Markup:
 
 
 def interval(quantity: Quantity | None, level: Fact | None) -> Both | str:
-    """How sure a quantity is, in words: its interval, or why there is none."""
+    """A quantity's interval in words, or why there is none."""
     if quantity is None or quantity.value is None:
         return ""
     if quantity.bound:

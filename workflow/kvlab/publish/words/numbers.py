@@ -15,7 +15,7 @@ LOCALES = {"en": Locale.parse("en_US"), "zh": Locale.parse("zh_Hans_CN")}
 _BINARY = ((1 << 40, "tebibytes"), (1 << 30, "gibibytes"), (1 << 20, "mebibytes"), (1 << 10, "kibibytes"))
 _WHOLE = {"requests", "tokens", "slots", "blocks", "count"}
 _SECOND = 1000  # milliseconds, from which on seconds are shown
-_SMALLEST = 0.001  # below this, seconds and milliseconds are only said to be less
+_SMALLEST = 0.001  # smaller times are shown as less than this
 
 
 def text_of(quantity: Quantity, language: str) -> str:

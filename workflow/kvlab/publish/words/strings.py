@@ -1,4 +1,4 @@
-"""The words of the page, from `report/strings.<language>.yaml`: no text stands in a template or in code.
+"""The words of the page, from `report/strings.<language>.yaml`: templates and code hold no text.
 
 A text is Markdown, of which emphasis, code and links are used, and may hold `{placeholders}`. Formulas, reasons and a
 guard's findings are messages: a key of `said` and the values of its placeholders. What an engine itself reported stays
@@ -25,7 +25,7 @@ TAGS = {"en": "en", "zh": "zh-Hans"}  # what the lang attribute says
 _HOLE = re.compile(r"\{(\w+)\}")
 _BEFORE_STOP = re.compile(
     r"(\})(?=[，。；：、）])"
-)  # a Chinese stop never begins a line, whatever fills the hole before it
+)  # no line begins with a Chinese punctuation mark after a placeholder
 
 
 @lru_cache(maxsize=len(LANGUAGES))
@@ -37,7 +37,7 @@ def words(language: str) -> dict[str, Any]:
 
 
 def look_up(language: str, key: str) -> Any:
-    """What stands at the dotted `key`; KeyError names it where nothing does."""
+    """The text at the dotted `key`; KeyError names a key that is missing."""
     found: Any = words(language)
     rest = key
     while isinstance(found, dict):
@@ -99,7 +99,7 @@ def said(language: str, message: Said) -> str:
 
 
 def _value(language: str, value: Any) -> Any:
-    """What fills a hole: a message in words, a text that each language has its own of, or as it is."""
+    """The value of a placeholder: a message in words, a text that each language has its own of, or as it is."""
     if isinstance(value, dict):
         return value[language]
     return said(language, value) if isinstance(value, Message) else value

@@ -1,4 +1,4 @@
-"""Beside the validation: what was predicted before the run, and the grid of what if, as files and quantities."""
+"""What was predicted before the run, and the grid of other pools, blocks, lengths and rates: files and quantities."""
 
 from __future__ import annotations
 

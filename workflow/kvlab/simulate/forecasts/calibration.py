@@ -120,7 +120,7 @@ class Calibration:
         return float(per_step.seconds[beyond].sum()) / total if total else 0.0
 
 
-# What must be the same for step times to be carried from one run to another.
+# What must be equal in two runs for the step times of one to hold for the other.
 SAME_ENGINE = ("name", "version", "attention", "compiled", "cuda_graphs", "workers", "threads")
 
 
@@ -137,7 +137,7 @@ def utilisation(raw: RawRun) -> float | None:
     return float(np.mean(seen)) if seen else None
 
 
-# What each arm of vLLM's engine lets in, by the simulator's name, where a run does not tell it.
+# The policy of each vLLM arm, for older runs that did not record it.
 POLICY_OF = {
     "vllm-sequential": "paged",
     "vllm-contiguous": "orca-max",
@@ -162,7 +162,7 @@ def fit(raw: RawRun) -> Calibration:
         raise NotRunnable(f"{name}: not completed, so it gives no step times")
     if (policy := policy_of(raw)) != "paged":
         raise NotRunnable(
-            f"{name}: admits by {policy}, where rows and KV tokens rise and fall together; calibrate on {CALIBRATES}"
+            f"{name}: admits by {policy}, where rows and KV tokens vary together; calibrate on {CALIBRATES}"
         )
     if run.engine.get("compiled") is False:
         raise NotRunnable(
@@ -198,7 +198,7 @@ def fit(raw: RawRun) -> Calibration:
     whole = steps == WINDOW
     if not coefficients[2]:
         raise NotRunnable(
-            f"{name}: rows and KV tokens rise and fall together, so their costs can't be told apart; calibrate on a "
+            f"{name}: rows and KV tokens vary together, so their costs can't be told apart; calibrate on a "
             "paged run with a small batch and a full one"
         )
     return Calibration(

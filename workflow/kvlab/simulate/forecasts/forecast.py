@@ -241,7 +241,7 @@ def forecast(
 
 @dataclass(frozen=True)
 class _Noted(StepTimes):
-    """Step times that remember what they were asked for: the work of each iteration."""
+    """Step times that record the work of each iteration."""
 
     asked: list[tuple[int, int, int, float]] = field(default_factory=list)
 
@@ -258,7 +258,7 @@ class _Noted(StepTimes):
 
 
 def state_s(timeline: Timeline) -> Floats:
-    """Seconds that each iteration's state lasted: until the next was scheduled, or until it was through. [n]"""
+    """Seconds that each iteration's state lasted: until the next was scheduled, or until it ended. [n]"""
     until: Floats = np.minimum(np.append(timeline.clock[1:], timeline.ends[-1]), timeline.ends)
     return until - timeline.clock
 

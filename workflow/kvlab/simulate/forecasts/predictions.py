@@ -19,7 +19,7 @@ from kvlab.records import read_text, write_json
 from kvlab.simulate.forecasts.calibration import Calibration
 from kvlab.simulate.forecasts.forecast import Outcome, Setting, poisson, serve
 
-HALVINGS = 10  # of the interval in which a sustained rate lies
+HALVINGS = 10  # of the interval that contains a sustained rate
 
 Pairs = Sequence[tuple[int, int]]  # (prompt, output) tokens
 Draw = Callable[[int, int], Pairs]  # so many requests, of this seed

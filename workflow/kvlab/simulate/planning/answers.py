@@ -1,4 +1,4 @@
-"""The answers of a plan. What is simulated for several seeds stands with its range."""
+"""The answers of a plan. What is simulated for several seeds has its range."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demand: lengths of one's own or of the project's, and the calibration that may be used for them."""
+"""The demand: the user's lengths or the project's, and the calibration that may be used for them."""
 
 from __future__ import annotations
 

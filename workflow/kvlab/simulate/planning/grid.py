@@ -1,4 +1,5 @@
-"""When paging pays, and what if: one grid over pool, block size, maximum length and rate, simulated beforehand.
+"""When paging gains, for other settings too: one grid over pool, block size, maximum length and rate, simulated
+beforehand.
 
 `predicted/grid.json` holds every point; the map is its slice at the run's own block size and maximum length. Requests
 are the run's own. With step times the points have throughput and latency; without, requests together alone.

@@ -47,7 +47,7 @@ def pool_slots(gpu: float, utilisation: float, weights: float, allowance: float,
     if slots < 1:
         raise ConfigError(
             f"the GPU is too small: {gpu / 2**30:.1f} GiB x {utilisation} - weights {weights / 2**30:.1f} GiB - "
-            f"allowance {allowance / 2**30:.1f} GiB leaves no room for KV cache; take a larger GPU or smaller weights"
+            f"allowance {allowance / 2**30:.1f} GiB leaves nothing for KV cache; take a larger GPU or smaller weights"
         )
     return slots
 

@@ -96,7 +96,7 @@ class Verdict:
     """A claim: the paper's value, ours, how far they may differ, and whether they do.
 
     `verdict`: held, failed, not decided (not simulated), or informative (the paper's value is of another
-    situation, as the note says). `paper` None where it has no such value; ours must then lie between `low` and `high`.
+    situation, as the note says). `paper` None where it has no such value; ours must then be between `low` and `high`.
     `spread`: the quantities of the least and the most over step times and over seeds, by "steps" and "seeds".
     """
 

@@ -2,7 +2,7 @@
 
 A session is what `generate_batch(persistent_manager=True)` makes of it: a manager whose background thread schedules,
 runs and updates. Its processor is created once; four of its calls are wrapped, on the instance, to see each step from
-inside (transformers/generation/continuous_batching/, 5.17.0). All requests lie in its queue before the thread starts.
+inside (transformers/generation/continuous_batching/, 5.17.0). All requests are in its queue before the thread starts.
 
 `RequestState.position_offset` after `prepare_next_batch` is the number of tokens stored once the step has run; the
 allocator asks for a block more than it needs at some lengths, and that is recorded as it is. The tensors have two
@@ -147,7 +147,7 @@ class Continuous:
         self.journal.step(t_ns, running, len(scheduler.waiting_requests), self.preempted, used, held)
 
     def _note_tokens(self, t_ns: int) -> None:
-        """Tokens that came with this update. A request that was evicted starts anew with its tokens as its prompt."""
+        """Tokens that came with this update. A request that was evicted starts again with its tokens as its prompt."""
         journal = self.journal
         if journal is None:
             return
@@ -184,7 +184,7 @@ class Continuous:
         }
 
     def close(self) -> None:
-        """Stop the thread and let go of the pool."""
+        """Stop the thread and free the pool."""
         if self.manager.is_running():
             self.manager.stop(block=True, timeout=10, hard_stop=True)
         self.model.destroy_cached_continuous_batching_manager()

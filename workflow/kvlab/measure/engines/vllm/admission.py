@@ -1,9 +1,9 @@
-"""Who is admitted: an allocator of the simulator's own classes stands between vLLM's scheduler and its KV cache.
+"""Who is admitted: an allocator of the simulator's classes decides before vLLM's own KV cache manager.
 
 vLLM 0.26.0 asks `kv_cache_manager.allocate_slots` for every request of every step, and its loop over waiting requests
 stops at the first that gets None (v1/core/sched/scheduler.py:935): first come, first served, the head blocks. `free`
 covers a request's end, its preemption and its abort. Both are replaced on the instance. A request holds its chunk from
-admission to end; the tokens go into vLLM's blocks as ever, which its chunk always has room for.
+admission to end; the tokens are stored in vLLM's blocks as usual, which the chunk always covers.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Gate:
         manager.allocate_slots, manager.free = self.allocate_slots, self.free
 
     def choose(self, policy: str) -> None:
-        """Admit by another policy from now on; only while nobody holds a chunk."""
+        """Admit by another policy from now on; only while no request holds a chunk."""
         if policy == self.policy:
             return
         if self.holding:
@@ -60,7 +60,7 @@ class Gate:
         self.policy, self.shadow = policy, reserving(policy, *self.pool)
 
     def allocate_slots(self, request: Any, num_new_tokens: int, *arguments: Any, **named: Any) -> Any:
-        """vLLM's own, after the shadow allocator has admitted the request; None where either has no room."""
+        """vLLM's own, after the shadow allocator has admitted the request; None where it does not fit in either."""
         id = request.request_id
         if self.shadow is None or id in self.holding:
             got = self._allocate(request, num_new_tokens, *arguments, **named)
@@ -73,7 +73,7 @@ class Gate:
             return None
         got = self._allocate(request, num_new_tokens, *arguments, **named)
         if got is None:
-            raise RuntimeError(f"policy {self.policy} admitted {id}, but vLLM's pool has no room for it")
+            raise RuntimeError(f"policy {self.policy} admitted {id}, but vLLM's pool has too few free blocks for it")
         self._number += 1
         self.holding[id] = job
         taken = (self.shadow.blocks - before) * self.shadow.block

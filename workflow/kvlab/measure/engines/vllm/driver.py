@@ -46,7 +46,7 @@ class VllmEngine:
         eager = bool(job.options.get("eager"))
         if eager and not _can_compile(job):
             raise NotRunnable(
-                "on this machine vLLM compiles nothing and has no CUDA graphs: without them it is vllm-paged again"
+                "on this machine vLLM compiles nothing and has no CUDA graphs, so the arm would not differ from paging"
             )
         if job.record_steps:
             os.environ[FILE] = str(self.steps_file)
@@ -255,7 +255,7 @@ class VllmEngine:
         )
 
     def _weights_in_file(self) -> int:
-        """On a CPU vLLM packs the weights anew and empties their tensors: what is left to count is the checkpoint."""
+        """On a CPU vLLM repacks the weights and empties their tensors, so the checkpoint's are counted."""
         return machine.weights_bytes(self.job.model, self.job.dtype)
 
     def close(self) -> None:

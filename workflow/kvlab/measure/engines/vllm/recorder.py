@@ -29,7 +29,7 @@ from typing import Any
 from kvlab.measure.engines.attention import require_full
 from kvlab.measure.engines.vllm.admission import Gate
 
-FILE = "KVLAB_STEPS_FILE"  # names the file of the steps; the pool's facts lie beside it as .pool.json
+FILE = "KVLAB_STEPS_FILE"  # names the file of the steps; the pool's sizes are beside it in .pool.json
 POLICY, RECORD = "kvlab_policy", "kvlab_record"  # in a request's extra_args
 
 
@@ -49,7 +49,7 @@ def _recording(base: type) -> type:
 
 
 class Recording:
-    """The mixin. It stands before a vLLM scheduler in the order of methods."""
+    """The mixin. It comes before a vLLM scheduler in the method resolution order."""
 
     vllm_scheduler: str
 
