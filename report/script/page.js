@@ -99,8 +99,10 @@ const page = {
     document.getElementById("filter-count").textContent = shown;
     document.getElementById("filter-none").hidden = shown > 0;
   }
-  filter.addEventListener("input", find);
-  document.getElementById("filter-count").textContent = rows.length;
+  if (filter) {
+    filter.addEventListener("input", find);
+    document.getElementById("filter-count").textContent = rows.length;
+  }
 
   // --- by keyboard: one stop a section, arrows from number to number ----------------------------------------------
   const seen_ = (element) => element.offsetParent !== null;

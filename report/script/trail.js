@@ -55,7 +55,7 @@
   }
 
   function command() {
-    const text = `python -m kvlab verify results/${data.run}/report.html`;
+    const text = data.command;
     const copy = element("button", { type: "button" }, words().copy);
     copy.addEventListener("click", async () => {
       try {
@@ -66,6 +66,10 @@
       }
     });
     return element("div", { class: "command" }, element("code", {}, text), copy);
+  }
+
+  function given([option, value]) {
+    return element("div", {}, element("dt", {}, element("code", {}, option)), element("dd", {}, value));
   }
 
   function name(id) {
@@ -98,7 +102,9 @@
       parts.push(facts);
       if (entry.e) parts.push(section(words().samples, strip(entry), element("p", { class: "samples" }, entry.et.map((text) => page.pick(text)).join(" · "))));
     }
-    parts.push(section(words().command, command()), section(words().sources, sources(entry, isFact)));
+    parts.push(section(words().command, command()));
+    if (data.inputs) parts.push(section(words().inputs, element("dl", { class: "trail-facts" }, ...data.inputs.map(given))));
+    else parts.push(section(words().sources, sources(entry, isFact)));
     body.replaceChildren(...parts);
     return true;
   }

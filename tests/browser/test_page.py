@@ -8,6 +8,7 @@ import re
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
+from kvlab.cli import main
 from kvlab.publish.words.numbers import interval_text, text_of
 from kvlab.publish.words.strings import of_quantity, said
 from kvlab.quantities import Metrics
@@ -159,17 +160,44 @@ def test_the_theme_follows_the_system_and_the_button(open_page, scheme):
     assert (page.evaluate(lightness) > 384) == (scheme == "dark")
 
 
+@pytest.fixture(scope="session")
+def planned(tmp_path_factory):
+    """The page of `kvlab plan`."""
+    file = tmp_path_factory.mktemp("plan") / "plan.html"
+    words = ["plan", "--model", "tiny", "--kv-slots", "2048", "--lengths", "paper", "--seeds", "2"]
+    assert main([*words, "--html", str(file)]) == 0
+    return file
+
+
+@pytest.mark.parametrize("which", ["report", "plan"])
 @pytest.mark.parametrize(("scheme", "language", "width"), [("light", "en", 390), ("dark", "zh", 1280)])
-def test_axe_finds_nothing(open_page, scheme, language, width):
-    page = open_page(
-        f"?lang={language}", color_scheme=scheme, viewport={"width": width, "height": 900}, bypass_csp=True
-    )
+def test_axe_finds_nothing(open_page, run, planned, which, scheme, language, width):
+    file = planned if which == "plan" else run / "report.html"
+    view = {"color_scheme": scheme, "viewport": {"width": width, "height": 900}, "bypass_csp": True}
+    page = open_page(f"?lang={language}", file, **view)
     tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
     options = {"runOnly": {"type": "tag", "values": tags}}
     found = Axe().run(page, options=options).response["violations"]
     page.locator("[data-q]:visible").first.click()
+    page.evaluate(
+        "Promise.all(document.getAnimations().map((one) => one.finished))"
+    )  # half faded in, it has no contrast
     found += Axe().run(page, context="#trail", options=options).response["violations"]
     assert [(v["id"], v["nodes"][0]["html"][:160], v["nodes"][0]["failureSummary"]) for v in found] == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_a_plans_number_says_its_formula_its_inputs_and_the_command(open_page, planned):
+    page = open_page(file=planned)
+    page.locator("[data-q='plan.paged.mean']:visible").first.click()
+    shown = page.locator("#trail").inner_text()
+    assert "mean over the time in which others wait" in shown
+    assert "kvlab plan --model tiny --kv-slots 2048" in shown
+    assert "--lengths" in shown
+    assert "Nothing ahead" in page.locator("#trail-name").inner_text()
+    page.locator("#trail-close").click()
+    page.locator("[data-set-lang=zh]").click()
+    assert page.locator("h1").inner_text().startswith("能容纳多少")
 
 
 @pytest.mark.parametrize("width", [320, 390, 768, 1024, 1440, 2200])

@@ -12,6 +12,7 @@ from kvlab.cli import main
 from kvlab.errors import ConfigError
 from kvlab.paths import ROOT
 from kvlab.prepare import lengths
+from kvlab.publish.check.verify import numbers_shown
 from kvlab.simulate.planning import memory, plan
 from kvlab.simulate.planning.shape import read_shape, shape_of
 
@@ -128,6 +129,13 @@ def test_the_command_writes_a_table_numbers_and_a_page(tmp_path, capsys):
     assert "What fits: tiny" in page
     assert "能容纳多少" in page
     assert not re.search(r"(src|href)=\"https?:", page)
+    trail = json.loads(re.search(r'id="trail-data">(.*?)</script>', page, re.DOTALL).group(1))
+    assert ["--kv-slots", "2048"] in trail["inputs"]
+    assert ["--gpu", "None"] not in trail["inputs"]
+    assert trail["command"].startswith("kvlab plan --model tiny --kv-slots 2048 ")
+    shown = {key for key, _ in numbers_shown(page)}
+    assert shown == trail["quantities"].keys()
+    assert float(trail["quantities"]["plan.paged.mean"]["x"]) == found["together"][-1]["mean"]["mean"]
     assert main([*words, "--language", "zh"]) == 0
     assert "抢占" in capsys.readouterr().out
 

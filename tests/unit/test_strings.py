@@ -6,8 +6,9 @@ import pytest
 from markupsafe import Markup
 
 from kvlab.catalogue import names, unit_of
+from kvlab.publish.words.bilingual import filled
 from kvlab.publish.words.strings import LANGUAGES, REPORT, has, look_up, rich, said, words
-from kvlab.quantities import UNITS, Message, Metrics
+from kvlab.quantities import UNITS, Message, Metrics, Quantity
 
 HOLE = re.compile(r"\{(\w+)\}")
 PLURALS = {"one", "other"}
@@ -124,3 +125,14 @@ def test_marks_become_html_and_nothing_else_does():
 def test_a_missing_key_is_named():
     with pytest.raises(KeyError, match=r"strings\.en\.yaml has no no\.such\.key"):
         look_up("en", "no.such.key")
+
+
+def test_a_stop_stays_with_the_number_before_it():
+    one = Quantity("w.gain", 1.2, "ratio", "f", 1, [])
+    said = filled(
+        lambda language: "x {gain}。y {name}." if language == "zh" else "x {gain}. {gain} y", gain=one, name="n"
+    )
+    button = '<button type="button" class="q" data-q="w.gain">'
+    assert said["en"] == f'x <span class="word">{button}1.20×</button>.</span> {button}1.20×</button> y'
+    assert f'<span class="word">{button}' in said["zh"]
+    assert "</button>。</span>y n." in said["zh"]

@@ -73,6 +73,14 @@ def plan(args: argparse.Namespace) -> int:
     if args.json:
         write_json(args.json, asdict(made))
     if args.html:
-        write_text(args.html, plan_page.page(made, args.language))
+        write_text(args.html, plan_page.page(made, _given(args), args.language))
     sys.stdout.write(plan_page.text(made, args.language))
     return 0
+
+
+def _given(args: argparse.Namespace) -> dict[str, str]:
+    """The options that decide a plan's numbers, as they were given or are by default."""
+    pool = ("kv_slots",) if args.kv_slots is not None else ("gpu", "utilisation", "weights", "allowance")
+    rest = ("dtype", "lengths", "max_model_len", "block_size", "max_num_seqs", "rate", "bound", "calibration", "seeds")
+    given = {name: getattr(args, name) for name in ("model", *pool, *rest)}
+    return {f"--{name.replace('_', '-')}": str(value) for name, value in given.items() if value is not None}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import traceback
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -58,57 +59,67 @@ def _build(section: dict[str, Any], root: Path) -> str:
     metrics, facts = Metrics.read(root / "metrics.json"), Facts(root)
     run = Content(root, metrics, facts)
     language = section.get("language") or LANGUAGES[0]
-    scripts = [(REPORT / "script" / name).read_text(encoding="utf-8") for name in SCRIPTS]
-    early = (REPORT / "script" / "early.js").read_text(encoding="utf-8")
-    code = "\n".join(scripts)
-    page = _environment().get_template("page.html.j2")
-    html = page.render(
-        run=run,
-        metrics=metrics,
-        story=Story.of(metrics),
-        ladder=lambda workload, kind="": charts.ladder_rows(
-            ladder(metrics, workload, kind), metrics.quantities, workload, kind
-        ),
-        bars=lambda workload, name: charts.bar_rows(metrics, workload, name),
-        counted=lambda workload: counted(metrics, workload),
-        timed=lambda workload: timed(metrics, workload),
-        queued=lambda workload, arm: queued(metrics, workload, arm),
-        arm_of=lambda workload, role: arm_of(metrics, workload, role),
-        by_role=lambda workload, role, name: by_role(metrics, workload, role, name),
-        label=lambda arm: bilingual.Both(lambda x: metrics.roles.label(arm, x)),
-        recomputing=lambda workload: recomputing(metrics, workload),
-        sustained=lambda workload: sustained(metrics, workload),
-        full_arms=lambda workload: [a for a in counted(metrics, workload) if queued(metrics, workload, a)["kind"]],
-        preemption_costs=COSTS,
-        not_proved=list(words(LANGUAGES[0])["proof"]["not_proved"]["of"]),
-        all_quantities=lambda: by_arm(metrics),
-        get=metrics.quantities.get,
-        level=facts.get("config.json", "analysis.confidence", "level"),
-        fact_of=facts.get,
-        language=language,
-        title=section.get("title"),
-        declared=section.get("declared", []),
-        palette=PALETTES[section.get("palette") or "okabe-ito"]
-        | {arm: metrics.roles.colour(arm) for arm in metrics.roles.told}
-        | {PAGING: metrics.roles.colour(metrics.roles.first(PAGING, metrics.roles.told) or "")},
-        style=Markup((REPORT / "style.css").read_text(encoding="utf-8")),
-        early=Markup(early),
-        script=Markup(code),
-        hashes=" ".join(_hash(text) for text in (early, code)),
-        trail_data=lambda: Markup(embed({"run": metrics.run} | trails(run.quantities(), facts.asked.values()))),
-        grid_data=Markup(embed(run.grid(Story.of(metrics).paging))),
-        pool_data=Markup(embed(run.pools())),
-        words_data=Markup(
-            embed(
-                {
-                    x: {name: words(x)[name] for name in ("script", "trail", "shares", "names", "take", "plan")}
-                    | {"arms": {arm: metrics.roles.label(arm, x) for arm in metrics.roles.told}}
-                    for x in LANGUAGES
-                }
-            )
-        ),
+    title = section.get("title")
+    own = {x: {"arms": {arm: metrics.roles.label(arm, x) for arm in metrics.roles.told}} for x in LANGUAGES}
+    html = (
+        environment()
+        .get_template("page.html.j2")
+        .render(
+            shell(SCRIPTS, language, own),
+            titles={x: title or bilingual.plain("title", x) for x in LANGUAGES},
+            brand=metrics.run,
+            run=run,
+            metrics=metrics,
+            story=Story.of(metrics),
+            ladder=lambda workload, kind="": charts.ladder_rows(
+                ladder(metrics, workload, kind), metrics.quantities, workload, kind
+            ),
+            bars=lambda workload, name: charts.bar_rows(metrics, workload, name),
+            counted=lambda workload: counted(metrics, workload),
+            timed=lambda workload: timed(metrics, workload),
+            queued=lambda workload, arm: queued(metrics, workload, arm),
+            arm_of=lambda workload, role: arm_of(metrics, workload, role),
+            by_role=lambda workload, role, name: by_role(metrics, workload, role, name),
+            label=lambda arm: bilingual.Both(lambda x: metrics.roles.label(arm, x)),
+            recomputing=lambda workload: recomputing(metrics, workload),
+            sustained=lambda workload: sustained(metrics, workload),
+            full_arms=lambda workload: [a for a in counted(metrics, workload) if queued(metrics, workload, a)["kind"]],
+            preemption_costs=COSTS,
+            not_proved=list(words(LANGUAGES[0])["proof"]["not_proved"]["of"]),
+            all_quantities=lambda: by_arm(metrics),
+            get=metrics.quantities.get,
+            level=facts.get("config.json", "analysis.confidence", "level"),
+            fact_of=facts.get,
+            title=title,
+            declared=section.get("declared", []),
+            palette=PALETTES[section.get("palette") or "okabe-ito"]
+            | {arm: metrics.roles.colour(arm) for arm in metrics.roles.told}
+            | {PAGING: metrics.roles.colour(metrics.roles.first(PAGING, metrics.roles.told) or "")},
+            trail=lambda: (
+                {"run": metrics.run, "command": f"python -m kvlab verify results/{metrics.run}/report.html"}
+                | trails(run.quantities(), facts.asked.values())
+            ),
+            more_data={"grid-data": run.grid(Story.of(metrics).paging), "pool-data": run.pools()},
+        )
     )
     return html.strip() + "\n"
+
+
+def shell(scripts: Sequence[str], language: str, own: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """What the head and the foot of a page are filled with. `own`: words of this page alone."""
+    early, *rest = ((REPORT / "script" / name).read_text(encoding="utf-8") for name in ("early.js", *scripts))
+    code = "\n".join(rest)
+    told = ("script", "trail", "shares", "names", "take", "plan")
+    return {
+        "language": language,
+        "style": Markup((REPORT / "style.css").read_text(encoding="utf-8")),
+        "early": Markup(early),
+        "script": Markup(code),
+        "hashes": " ".join(_hash(text) for text in (early, code)),
+        "words": {x: {name: words(x)[name] for name in told} | own[x] for x in LANGUAGES},
+        "palette": PALETTES["okabe-ito"],
+        "more_data": {},
+    }
 
 
 def _place(error: BaseException) -> str:
@@ -125,7 +136,8 @@ def render(section: dict[str, Any], root: Path) -> str:
 
 
 @lru_cache(maxsize=1)
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Where all pages' templates are found, and what each may ask for."""
     made = Environment(
         loader=FileSystemLoader(REPORT / "templates"),
         autoescape=True,
@@ -143,6 +155,7 @@ def _environment() -> Environment:
         tick=bilingual.tick,
         amount=bilingual.amount,
         has=has,
+        embed=lambda data: Markup(embed(data)),
         tags=TAGS,
         languages=LANGUAGES,
         shares=("tokens", "reserved", "internal", "external"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,8 @@ from kvlab.publish.words import numbers
 from kvlab.publish.words.facts import Fact
 from kvlab.publish.words.strings import LANGUAGES, TAGS, look_up, rich, said
 from kvlab.quantities import Quantity, Said
+
+STOPS = "，。；：、）.,;:)"
 
 
 class Both:
@@ -32,7 +35,28 @@ class Both:
 
 def text(key: str, **values: Any) -> Both:
     """The string at `key`, its placeholders filled with `values`: quantities, facts, other texts, or plain words."""
-    return Both(lambda language: rich(look_up(language, key), {k: _in(v, language) for k, v in values.items()}))
+    return filled(lambda language: look_up(language, key), **values)
+
+
+def filled(words: Callable[[str], str], **values: Any) -> Both:
+    """What `words` says in each language, its placeholders filled as `text` fills them.
+
+    A stop stays on the line of the number before it, which is a button: a browser breaks lines on both its sides.
+    """
+    numbers_ = "|".join(key for key, value in values.items() if isinstance(value, Quantity))
+
+    def of(language: str) -> Any:
+        filling = {key: _in(value, language) for key, value in values.items()}
+
+        def keep(found: re.Match[str]) -> str:
+            key = f"{found[1]}_{found.start()}"
+            filling[key] = Markup('<span class="word">{}{}</span>').format(filling[found[1]], found[2])
+            return f"{{{key}}}"
+
+        said = words(language)
+        return rich(re.sub(rf"\{{({numbers_})\}}([{STOPS}]+)", keep, said) if numbers_ else said, filling)
+
+    return Both(of)
 
 
 def plain(key: str, language: str) -> str:
