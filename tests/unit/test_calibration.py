@@ -91,7 +91,7 @@ def test_what_was_fitted_predicts_the_same_run(tmp_path):
     [
         ({"busy": 0.4}, "host-bound: the GPU was busy 40%"),
         ({"engine": {"compiled": False}}, "eager"),
-        ({"arm": "vllm-contiguous"}, "rows and KV tokens rise and fall together"),
+        ({"arm": "vllm-contiguous"}, "rows and KV tokens vary together"),
         ({"requests": 3}, "windows of 8 steps; at least 40"),
         ({"jitter": 0.9}, "the model does not fit: R²"),
         ({"status": "failed", "reason": "out of memory"}, "not completed"),

@@ -11,7 +11,9 @@ from kvlab.cli import main
 from kvlab.publish.check.verify import verify
 from kvlab.publish.page import render
 
-SECTIONS = {"analyse": {"analysis": {"bootstrap_resamples": 100, "confidence": 0.95}, "run": "small", "raw": []}}
+SECTIONS = {
+    "analyse": {"analysis": {"bootstrap_resamples": 100, "confidence": 0.95}, "run": "small", "raw": [], "arms": {}}
+}
 
 
 @pytest.fixture(scope="module")
