@@ -105,10 +105,15 @@ def test_padded_batches_compile_once_for_all_their_sizes(measured_apart, request
     assert phase.end_s - phase.start_s < 10
 
 
-def test_continuous_batching_runs_over_pages(measured_apart, requests):
-    run, folder, _ = measured_apart("hf-continuous", kv_slots=SMALL, **ON)
+@pytest.mark.parametrize(
+    ("own", "slots", "attention", "page"),
+    [({"continuous_attention": "sdpa", "block_size": 16}, SMALL, "sdpa", 16), ({}, 2560, "flash", 256)],
+)
+def test_continuous_batching_runs_over_pages(measured_apart, requests, own, slots, attention, page):
+    run, folder, _ = measured_apart("hf-continuous", kv_slots=slots, transformers=own, **ON)
     assert run.status == "completed", run.reason
-    assert run.engine["attention"] == "paged|sdpa"
+    assert attention in run.engine["attention"]
+    assert (run.block_size, any(run.engine["cuda_graphs"])) == (page, attention == "flash")
     adds_up(run, steps_of(folder), requests)
 
 

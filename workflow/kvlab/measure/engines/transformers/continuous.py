@@ -7,6 +7,10 @@ inside (transformers/generation/continuous_batching/, 5.17.0). All requests are 
 `RequestState.position_offset` after `prepare_next_batch` is the number of tokens stored once the step has run; the
 allocator asks for a block more than it needs at some lengths, and that is recorded as it is. The tensors have two
 blocks more than the pool, for padding, which no request gets.
+
+On a GPU it is configured as its authors benchmark it: FlashAttention (see `flash`), pages of 256 tokens, and a token
+budget, CUDA graphs and asynchronous batches as transformers decides on them itself. It was not run on a GPU in this
+configuration yet. On a CPU, sdpa with smaller pages and without graphs: the guard `as-upstream` says so.
 """
 
 from __future__ import annotations
@@ -17,11 +21,21 @@ from typing import Any
 
 from kvlab.errors import NotRunnable
 from kvlab.measure.engines.attention import require_full
+from kvlab.measure.engines.transformers import flash
 from kvlab.measure.job import EngineFacts, Job
 from kvlab.measure.journal import Journal, now_ns
 from kvlab.records import Request
 
 FULL = ("FullAttentionCacheAllocator",)
+
+
+def sizes(job: Job) -> tuple[int, int | None]:
+    """Tokens a page, and a step; None leaves the step's to transformers, which asks the GPU for its free memory."""
+    block, tokens = job.settings["block_size"], job.settings["batch_tokens"]
+    block, tokens = (block or 16, tokens or 512) if job.device == "cpu" else (block or 256, tokens)
+    if job.kv_slots < block:
+        raise NotRunnable(f"continuous batching: {job.kv_slots} slots hold no page of {block}; raise kv_slots")
+    return block, tokens
 
 
 class Continuous:
@@ -30,7 +44,8 @@ class Continuous:
     def __init__(self, model: Any, job: Job) -> None:
         self.model, self.job = model, job
         # With this prefix transformers keeps the kernel that was asked for, instead of looking for another on the hub.
-        model.set_attn_implementation(f"paged|{job.settings['attn_implementation']}")
+        name = flash.attention(job)
+        model.set_attn_implementation(flash.register() if name == flash.VLLM else f"paged|{name}")
         self.manager = self._session()
         self.processor = self.manager.batch_processor = self.manager._create_batch_processor()  # and the pool
         self.cache = self.processor.cache
@@ -44,12 +59,13 @@ class Continuous:
     def _session(self) -> Any:
         from transformers import ContinuousBatchingConfig, GenerationConfig
 
+        block, tokens = sizes(self.job)
         return self.model.init_continuous_batching(
             generation_config=GenerationConfig(do_sample=False, eos_token_id=-1, pad_token_id=0),
             continuous_batching_config=ContinuousBatchingConfig(
-                block_size=self.job.settings["block_size"],  # as vLLM's arms by default; transformers' own is 256
-                num_blocks=self.job.kv_slots // self.job.settings["block_size"],
-                max_batch_tokens=self.job.settings["batch_tokens"],
+                block_size=block,
+                num_blocks=self.job.kv_slots // block,
+                max_batch_tokens=tokens,
                 allow_block_sharing=False,  # no prefix caching
                 default_compile_level=1 if self.job.settings["compile"] == "on" else 0,
                 seed=self.job.seed,
@@ -177,6 +193,7 @@ class Continuous:
             "cache": type(cache).__name__,
             "compiled": config.varlen_compile_config is not None or config.decode_compile_config is not None,
             "cuda_graphs": list(config.use_cuda_graph),
+            "decode_path": bool(config.max_blocks_per_request),
             "async_scheduling": config.use_async_batching,
             "max_num_batched_tokens": cache.max_batch_tokens,
             "prefix_caching": cache.use_prefix_sharing,

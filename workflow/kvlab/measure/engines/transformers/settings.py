@@ -23,8 +23,23 @@ class TransformersSettings(EngineSettings):
     compile: Literal["auto", "on", "off"] = Field(
         default="auto", description="Compile the decode step; auto: on a GPU."
     )
-    batch_tokens: int = Field(default=512, ge=1, description="Token budget a step of continuous batching.")
-    block_size: int = Field(default=16, ge=1, le=1024, description="Page of continuous batching, tokens.")
+    continuous_attention: Literal[
+        "auto", "flash_attention_3", "flash_attention_2", "vllm_flash_attention", "sdpa", "eager"
+    ] = Field(
+        default="auto",
+        description="Kernel of continuous batching; auto: FlashAttention on a GPU (vLLM's, or another), else sdpa.",
+    )
+    batch_tokens: int | None = Field(
+        default=None,
+        ge=1,
+        description="Token budget a step of continuous batching; None: upstream's, 512 on a CPU.",
+    )
+    block_size: int | None = Field(
+        default=None,
+        ge=1,
+        le=1024,
+        description="Page of continuous batching, tokens; None: upstream's 256, as vLLM's 16 on a CPU.",
+    )
 
 
 SETTINGS = TransformersSettings
