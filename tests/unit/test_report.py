@@ -280,12 +280,17 @@ def test_predictions_stand_beside_what_was_measured(run, page, tmp_path):
     said = (("predicted", 3605.0, "tokens/s"), ("unused", 3580.0, "tokens/s"), ("off", 0.007, "change"))
     arm = {f"vllm-contiguous.{kind}.throughput": (value, unit) for kind, value, unit in said}
     found = [Quantity(f"pressured.{key}", value, unit, "f", 1, []) for key, (value, unit) in (fitted | arm).items()]
+    for key, value, unit in (("predicted.before", 1914.0, "tokens/s"), ("off.before", -0.004, "change")):
+        found.append(Quantity(f"open.vllm-paged@8.4.{key}.throughput", value, unit, "f", 1, []))
     Metrics("small", Quantities(found)).write(both / "predicted" / "metrics.json")
     shown = build(SECTION, both)
     section = shown.split('id="plan"')[1].split("</section>")[0]
     assert {("pressured.vllm-contiguous.predicted.throughput", "3,605 tokens/s")} <= set(numbers_shown(section))
     assert {("pressured.vllm-contiguous.off.throughput", "+0.7%")} <= set(numbers_shown(section))
     assert "python -m kvlab plan" in re.sub(r"<[^>]*>", "", section)
+    before = section.split('id="predicted-before"')[1]
+    assert ("open.vllm-paged@8.4.predicted.before.throughput", "1,914 tokens/s") in numbers_shown(before)
+    assert ("open.vllm-paged@8.4.off.before.throughput", "-0.4%") in numbers_shown(before)
     assert '"pressured.vllm-contiguous.off.throughput":' in shown.split('id="trail-data"')[1]
 
 

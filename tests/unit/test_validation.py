@@ -1,6 +1,7 @@
 """The check of the predictor, in every run."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -8,8 +9,11 @@ from tests.unit.test_calibration import synthetic
 
 from kvlab.paths import ROOT
 from kvlab.publish.check import claims
+from kvlab.publish.words.strings import said
 from kvlab.quantities import Metrics, Quantities
+from kvlab.raw import RawRun
 from kvlab.simulate.forecasts import before, validation
+from kvlab.simulate.forecasts.forecast import measured
 from kvlab.simulate.planning import grid
 
 LLAMA = ROOT / "results" / "reference" / "llama-8b"
@@ -133,6 +137,32 @@ def test_what_was_predicted_before_stands_beside_the_result(tmp_path):
     assert paged.sources[0].file == "predicted/expected.json"
     assert made.quantities["open.vllm-oracle@2.2.predicted.before.per-token"].unit == "ms"
     assert before.add_expected(made, tmp_path, tmp_path / "none.json") == 0
+
+
+def test_predictions_of_a_run_whose_paged_requests_all_arrive_over_time_stand_beside_it(tmp_path):
+    """It gives no step times of its own: what was committed before it is compared, cell by cell."""
+    reference = ROOT / "results" / "reference" / "opt-13b-policies"
+    (tmp_path / "raw").symlink_to(reference / "raw")
+    cells = [["open", "vllm-paged@8.4", 0], ["open", "vllm-oracle@2.2", 0], ["closed", "vllm-pow2", 0]]
+    made = validation.validate(tmp_path, cells, "opt-13b-policies")
+    assert not any(".off." in quantity.id for quantity in made.quantities)
+    before.add_expected(made, tmp_path, ROOT / "config" / "predictions" / "opt-13b-policies.json", cells)
+    found = made.quantities
+    assert [q.id for q in found if q.id.endswith(".off.before.throughput")] == [
+        f"{workload}.{cell}.off.before.throughput" for workload, cell, _ in sorted(cells)
+    ]
+    for workload, cell, _ in cells:
+        key = f"{workload}.{cell}"
+        told, seen = (found[f"{key}.{kind}.throughput"] for kind in ("predicted.before", "unused"))
+        assert found[f"{key}.off.before.throughput"].value == pytest.approx(told.value / seen.value - 1)
+        assert abs(found[f"{key}.off.before.throughput"].value) < 0.05
+        assert abs(found[f"{key}.off.before.per-token"].value) < 0.10
+    run = RawRun.read(tmp_path, "open", "vllm-paged@8.4", 0)
+    assert found["open.vllm-paged@8.4.unused.throughput"].value == pytest.approx(measured(run).throughput)
+    assert found["open.vllm-paged.predicted.before.sustained"].n == 3
+    for quantity in found:
+        assert said("en", quantity.formula)
+        assert re.search(r"[\u4e00-\u9fff]", said("zh", quantity.formula)), quantity.id
 
 
 def test_llama_8b_predicts_its_other_runs_within_the_claims(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kvlab.accounting import SHARES
-from kvlab.quantities import Message, Metrics, Quantity
+from kvlab.quantities import Message, Metrics, Quantities, Quantity
 from kvlab.roles import BASELINE, BATCHING, PAGING, RUNGS, Roles
 
 COSTS = ("preemptions", "preempted.requests", "recomputed.tokens", "recomputed.share", "stall.max")  # of preemption
@@ -143,6 +143,14 @@ def sustained(metrics: Metrics, workload: str) -> list[str]:
     """Arms whose sustained request rate was looked for."""
     ids = [q.id.split(".") for q in metrics.quantities if q.id.endswith(".sustained")]
     return [key[1] for key in ids if key[0] == workload and len(key) == 3]
+
+
+def predicted_before(predictions: Quantities) -> list[tuple[str, list[str]]]:
+    """Each workload with its cells that were predicted before the run, and measured; one without any is left out."""
+    end = ".off.before.throughput"
+    known = [q.id.removesuffix(end).partition(".") for q in predictions if q.id.endswith(end)]
+    names = dict.fromkeys(workload for workload, _, _ in known)
+    return [(name, [cell for workload, _, cell in known if workload == name]) for name in names]
 
 
 def pair(arms: list[str], roles: Roles, decided: bool) -> tuple[str, str] | None:

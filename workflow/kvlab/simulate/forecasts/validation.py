@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from kvlab.errors import KvlabError, NotRunnable
-from kvlab.quantities import Metrics, Quantities, Quantity, Source
+from kvlab.quantities import Message, Metrics, Quantities, Quantity, Source
 from kvlab.raw import RawRun
 from kvlab.simulate.forecasts.calibration import BUSY, CALIBRATES, Calibration, engine_of, fit, policy_of, utilisation
 from kvlab.simulate.forecasts.forecast import Outcome, forecast_of, measured
@@ -28,26 +28,23 @@ FOLDER = "predicted"
 FILES = ("run.json", "steps.jsonl", "requests.jsonl", "device.jsonl")
 OUTSIDE = 0.10  # part of the time outside what was calibrated from which a prediction is not held to the claims
 
-# name -> (unit, field of Outcome, factor, formula)
-MEASURES: dict[str, tuple[str, str, float, str]] = {
-    "throughput": ("tokens/s", "throughput", 1, "output tokens ÷ seconds from the first arrival to the last token"),
-    "running": ("requests", "running", 1, "requests that hold KV cache, time-weighted mean"),
-    "running-queued": (
-        "requests",
-        "running_queued",
-        1,
-        "requests that hold KV cache while others wait, mean over time",
-    ),
-    "ttft": ("s", "ttft_median", 1, "time to first token, median over requests"),
-    "tpot": ("ms", "tpot_median", 1000, "time per output token after the first, median over requests"),
-    "latency": ("s", "latency_mean", 1, "arrival to last token, mean over requests"),
-    "latency-p95": ("s", "latency_p95", 1, "arrival to last token, 95th percentile over requests"),
-    "per-token": ("ms", "per_token_mean", 1000, "(arrival to last token) ÷ output tokens, mean over requests"),
+# name -> (unit, field of Outcome, factor); what it is stands in the strings, under `said.outcome.<name>`
+MEASURES: dict[str, tuple[str, str, float]] = {
+    "throughput": ("tokens/s", "throughput", 1),
+    "running": ("requests", "running", 1),
+    "running-queued": ("requests", "running_queued", 1),
+    "ttft": ("s", "ttft_median", 1),
+    "tpot": ("ms", "tpot_median", 1000),
+    "latency": ("s", "latency_mean", 1),
+    "latency-p95": ("s", "latency_p95", 1),
+    "per-token": ("ms", "per_token_mean", 1000),
 }
 CLAIMED = ("throughput", "latency")
 
 
-WORST = "largest |predicted ÷ measured − 1| over the runs that were not fitted"
+def about(kind: str, name: str, **values: Any) -> Message:
+    """The formula `predicted.<kind>` of a measure."""
+    return Message(f"predicted.{kind}", values | {"what": Message(f"outcome.{name}")})
 
 
 def _worst(workload: str, name: str) -> str:
@@ -101,23 +98,24 @@ def _undecided(made: Metrics, workload: str, refused: Sequence[str]) -> None:
     why = refused[0] if refused else f"no {CALIBRATES} run with all requests there from the start"
     made.guards.append({"workload": workload, "id": "calibration", "outcome": "not decided", "detail": why})
     for name in CLAIMED if refused else ():
-        made.quantities.add(Quantity(_worst(workload, name), None, "share", WORST, 0, [], why_none=why))
+        made.quantities.add(Quantity(_worst(workload, name), None, "share", about("worst", name), 0, [], why_none=why))
 
 
 def _coefficients(made: Metrics, workload: str, fitted: Calibration, raw: RawRun) -> None:
     sources = [raw.source(file) for file in FILES]
     times = fitted.step_times
-    what = f"nonnegative least squares over {fitted.windows} windows of 8 steps of {raw.name}"
-    for name, value, unit, text in (
-        ("base", times.base_s * 1e3, "ms", "of each step"),
-        ("per-row", times.per_row_s * 1e6, "us", "of each row that decodes"),
-        ("per-kv-token", times.per_kv_token_s * 1e6, "us", "of each token state that is read"),
-        ("per-prefill-token", times.per_prefill_token_s * 1e6, "us", "of each prompt token that is computed"),
-        ("fit", fitted.r2, "share", "R² over windows"),
-        ("error", fitted.error, "share", "median of |fitted − measured| ÷ measured over windows"),
-        ("seconds", fitted.seconds, "s", "measured time that was fitted on"),
+    for name, value, unit in (
+        ("base", times.base_s * 1e3, "ms"),
+        ("per-row", times.per_row_s * 1e6, "us"),
+        ("per-kv-token", times.per_kv_token_s * 1e6, "us"),
+        ("per-prefill-token", times.per_prefill_token_s * 1e6, "us"),
+        ("fit", fitted.r2, "share"),
+        ("error", fitted.error, "share"),
+        ("seconds", fitted.seconds, "s"),
     ):
-        made.quantities.add(Quantity(f"{workload}.calibration.{name}", value, unit, f"{what}: {text}", 1, sources))
+        of = {"windows": fitted.windows, "run": raw.name, "what": Message(f"calibration.{name}")}
+        formula = Message("predicted.fit", of)
+        made.quantities.add(Quantity(f"{workload}.calibration.{name}", value, unit, formula, 1, sources))
     detail = f"fitted on {raw.name}: R² {fitted.r2:.3f} over {fitted.windows} windows, {fitted.seconds:.1f} s"
     made.guards.append({"workload": workload, "id": "calibration", "outcome": "pass", "detail": detail})
 
@@ -148,10 +146,9 @@ def _compare(made: Metrics, workload: str, fitted: Calibration, used: RawRun, ru
                     id=_worst(workload, name),
                     value=max(errors),
                     unit="share",
-                    formula=f"{WORST}: {MEASURES[name][3]}",
+                    formula=about("worst", name),
                     n=len(errors),
-                    sources=_sources([used, *(one.raw for every in cells.values() for one in every)]),
-                    samples=errors,
+                    sources=sources_of([used, *(one.raw for every in cells.values() for one in every)]),
                 )
             )
 
@@ -200,35 +197,31 @@ def largest_graph(max_num_seqs: int | None, sizes: Sequence[int] | None) -> int 
 
 
 def _cell(made: Metrics, key: str, name: str, every: Sequence[Compared], used: RawRun) -> None:
-    unit, field, factor, formula = MEASURES[name]
+    unit, field, factor = MEASURES[name]
     expected = [v * factor for one in every if (v := getattr(one.expected, field)) is not None]
     seen = [v * factor for one in every if (v := getattr(one.seen, field)) is not None]
     if len(expected) < len(every) or len(seen) < len(every):
         return
     runs = [one.raw for one in every]
     off = [_off(one, name) or 0.0 for one in every]
-    for suffix, values, kind, text, sources in (
-        ("predicted", expected, unit, f"predicted from the step times of {used.name}: {formula}", [used, *runs]),
-        ("unused", seen, unit, f"measured in runs that the fit did not use: {formula}", runs),
-        ("off", off, "change", f"predicted ÷ measured − 1: {formula}", [used, *runs]),
+    for suffix, values, kind, formula, sources in (
+        ("predicted", expected, unit, about("of", name, run=used.name), [used, *runs]),
+        ("unused", seen, unit, about("unused", name), runs),
+        ("off", off, "change", about("off", name), [used, *runs]),
     ):
-        if len(values) > 1:
-            text += f"; median of {len(values)} repeats"
-        made.quantities.add(
-            Quantity(
-                f"{key}.{suffix}.{name}",
-                statistics.median(values),
-                kind,
-                text,
-                len(values),
-                _sources(sources),
-                samples=list(values),
-            )
-        )
+        add_median(made, f"{key}.{suffix}.{name}", values, kind, formula, sources_of(sources))
     if len(seen) > 1:
-        text = f"(largest − smallest) ÷ median over {len(seen)} repeats: {formula}"
         spread = (max(seen) - min(seen)) / statistics.median(seen)
-        made.quantities.add(Quantity(f"{key}.spread.{name}", spread, "share", text, len(seen), _sources(runs)))
+        formula = about("spread", name, n=len(seen))
+        made.quantities.add(Quantity(f"{key}.spread.{name}", spread, "share", formula, len(seen), sources_of(runs)))
+
+
+def add_median(
+    made: Metrics, key: str, values: Sequence[float], unit: str, formula: Message, sources: list[Source]
+) -> None:
+    """A quantity with one value a repeat, in order."""
+    middle = statistics.median(values)
+    made.quantities.add(Quantity(key, middle, unit, formula, len(values), sources, samples=list(values)))
 
 
 def _off(one: Compared, name: str) -> float | None:
@@ -237,7 +230,8 @@ def _off(one: Compared, name: str) -> float | None:
     return None if expected is None or not seen else expected / seen - 1
 
 
-def _sources(runs: Sequence[RawRun]) -> list[Source]:
+def sources_of(runs: Sequence[RawRun]) -> list[Source]:
+    """The logs of the runs that a prediction is made from or compared with."""
     return list(
         dict.fromkeys(raw.source(file) for raw in runs for file in ("requests.jsonl", "steps.jsonl", "run.json"))
     )
