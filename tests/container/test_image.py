@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.container.conftest import copy_project
 
+WRITABLE = ("/tmp", "/kvlab/.cache", "/kvlab/.snakemake")  # and results: docker/README.md
 ARMS = ("hf-sequential-static", "vllm-paged")
 
 
@@ -62,13 +64,16 @@ def test_the_same_answer_inside_and_outside(inside, tmp_path, clean_env):
             assert untimed(there) == untimed(here), f"{arm}/{file}"
 
 
-def test_the_image_runs_the_main_job_by_itself_as_any_user(image, tmp_path):
-    """What `docker run --user 1234:1234 -v $PWD/results:/kvlab/results IMAGE --configfile …` does, by buildah."""
+def test_the_image_runs_the_main_job_by_itself_as_its_own_user_and_writes_nothing_to_its_root(image, tmp_path):
+    """What `docker run --read-only --tmpfs … -v $PWD/results:/kvlab/results IMAGE --configfile …` does, by buildah.
+
+    buildah can't make the root read-only; nothing in it may be newer than the run's start.
+    """
     if not image.tool:
         pytest.skip("a SIF that was kept: buildah's image of it is gone (gpu-less work on these tests only)")
     results = tmp_path / "results"
     results.mkdir()
-    os.chown(results, 1234, 1234)
+    os.chown(results, 10001, 10001)
     config = (Path(__file__).parent / "contained.yaml").read_text().replace("arms: [hf-sequential-static, ", "arms: [")
     (results / "mine.yaml").write_text(config)
     for folder in [tmp_path, *tmp_path.parents]:
@@ -77,16 +82,27 @@ def test_the_image_runs_the_main_job_by_itself_as_any_user(image, tmp_path):
         folder.chmod(0o755)
     container = subprocess.check_output([*image.tool, "from", image.name], env=image.env, text=True).strip()
     try:
+        root = Path(subprocess.check_output([*image.tool, "mount", container], env=image.env, text=True).strip())
+        assert (root / "kvlab" / "Snakefile").is_file()
+        mounts = []
+        for place in WRITABLE:
+            (tmp_path / place.replace("/", "_")).mkdir()
+            (tmp_path / place.replace("/", "_")).chmod(0o1777)
+            mounts += ["-v", f"{tmp_path / place.replace('/', '_')}:{place}"]
+        started = time.time()
         done = subprocess.run(
-            [*image.tool, "run", "--isolation", "chroot", "--user", "1234:1234", "-v", f"{results}:/kvlab/results",
+            [*image.tool, "run", "--isolation", "chroot", "-v", f"{results}:/kvlab/results", *mounts,
              container, "--", "/kvlab/docker/entrypoint", "--configfile", "results/mine.yaml"],
             env=image.env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=900, check=False,
         )  # fmt: skip
+        written = [str(path.relative_to(root)) for path in root.rglob("*") if path.lstat().st_mtime > started]
     finally:
         subprocess.run([*image.tool, "rm", container], env=image.env, capture_output=True, check=False)
     assert done.returncode == 0, done.stdout[-6000:]
     report = results / "contained" / "report.html"
-    assert report.stat().st_uid == 1234
+    assert report.stat().st_uid == 10001
+    outside = tuple(f"{place[1:]}" for place in (*WRITABLE, "/etc", "/proc", "/sys", "/dev", "/run"))  # buildah's own
+    assert [name for name in written if not f"{name}/".startswith(tuple(f"{place}/" for place in outside))] == []
     assert json.loads((results / "contained" / "verify.json").read_text())["faults"] == []
 
 
