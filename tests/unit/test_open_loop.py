@@ -118,3 +118,11 @@ def test_a_claim_about_a_full_queue_is_held_against_the_cell_with_the_highest_ra
     claim = found["paper-token-share", "open"]
     assert claim["quantity"] == "open.vllm-paged@8.4.queued.share.tokens"
     assert claim["verdict"] == claims.HELD
+
+
+def test_throughput_of_a_cell_that_was_stopped_counts_the_time_up_to_the_stop(root):
+    """The tokens of a request that was not through are counted, so the time in which it made them is counted too."""
+    cell(root, "vllm-paged", 2.0, [1.0, 2.0, None])
+    q = opened(root, ("vllm-paged@2", 0)).quantities
+    first_arrival, stop = 0.95 + 1, 12.0  # the last request that finished did so after 1.95 + 2 + 2 = 5.95 s
+    assert q["w.vllm-paged@2.throughput"].value == pytest.approx((4 + 4 + 1) / (stop - first_arrival))

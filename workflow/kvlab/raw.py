@@ -173,8 +173,9 @@ class RawRun:
 
     @cached_property
     def end_s(self) -> float:
-        """When the last request finished."""
-        return max((one.finish_s for one in self.served if one.finish_s is not None), default=self.window[1])
+        """When the last request finished; where one was stopped before it finished, the end of the measure phase."""
+        ends = [one.finish_s for one in self.served if one.finish_s is not None]
+        return max(ends) if ends and len(ends) == len(self.served) else self.window[1]
 
     @property
     def span_s(self) -> float:

@@ -31,7 +31,8 @@ def execute(section: dict[str, Any], root: Path) -> int:
                 kernel_name="python3",
                 progress_bar=False,
                 cwd=str(NOTEBOOK.parent),
-                extra_arguments=["--IPKernelApp.log_level=ERROR"],  # else it warns of TCP, which stays on this machine
+                # a cell's error comes back through papermill; the kernel's own lines tell of its sockets and of its end
+                extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
             )
         except PapermillExecutionError as error:
             raise KvlabError(

@@ -127,7 +127,6 @@ def measured(raw: RawRun) -> Outcome:
     done = [one for one in raw.served if one.finish_s is not None and one.token_s]
     after = start + told.get("leave_out_s", 0.0)
     counted = [one for one in done if one.arrival_s >= after]
-    end = raw.end_s if len(done) == len(raw.served) else raw.window[1]
     late = [one for one in raw.served if one.finish_s is None and one.arrival_s >= after]
 
     def column(values: Sequence[float]) -> Floats:
@@ -141,8 +140,11 @@ def measured(raw: RawRun) -> Outcome:
         raw.accounting,
         raw.weights,
         made=sum(len(one.token_s) for one in raw.served),
-        span=end - min(one.arrival_s for one in raw.served),
-        late=(column([end - one.arrival_s for one in late]), np.array([_asked(one) for one in late], dtype=np.int64)),
+        span=raw.span_s,
+        late=(
+            column([raw.end_s - one.arrival_s for one in late]),
+            np.array([_asked(one) for one in late], dtype=np.int64),
+        ),
     )
 
 
