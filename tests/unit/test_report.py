@@ -264,12 +264,12 @@ def test_a_template_that_asks_for_a_misspelt_id_fails_with_its_place(run, tmp_pa
     lines = file.read_text(encoding="utf-8").split("\n")
     file.write_text("\n".join(["{{ n(get('seed.vllm-paged.througput')) }}", *lines]), encoding="utf-8")
     monkeypatch.setattr(render, "REPORT", templates)
-    render._environment.cache_clear()
+    render.environment.cache_clear()
     try:
         with pytest.raises(UndeclaredId, match=r"^report/templates/time\.html\.j2:1: 'seed\.vllm-paged\.througput'"):
             build(SECTION, run)
     finally:
-        render._environment.cache_clear()
+        render.environment.cache_clear()
 
 
 def test_predictions_stand_beside_what_was_measured(run, page, tmp_path):

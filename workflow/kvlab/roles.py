@@ -21,11 +21,11 @@ class Roles:
     in grey.
     """
 
-    told: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    arms: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def about(self, arm: str, key: str) -> Any:
         """One of role, engine, feed, policy, label, colour; None where it was not told."""
-        return self.told.get(arm.partition("@")[0], {}).get(key)
+        return self.arms.get(arm.partition("@")[0], {}).get(key)
 
     def first(self, role: str, arms: Iterable[str]) -> str | None:
         """The first of `arms` that has this role; None where none has."""
@@ -38,7 +38,7 @@ class Roles:
 
     def with_paging(self, arms: Iterable[str]) -> list[str]:
         """Those of `arms` that serve requests together on the engine of an arm that pages."""
-        engines = {about["engine"] for about in self.told.values() if about["role"] == PAGING}
+        engines = {about["engine"] for about in self.arms.values() if about["role"] == PAGING}
         return [a for a in arms if self.about(a, "feed") == "batch" and self.about(a, "engine") in engines]
 
     def label(self, arm: str, language: str) -> str:

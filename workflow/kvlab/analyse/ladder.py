@@ -32,9 +32,9 @@ def compare_arms(sheet: Sheet, workload: str, runs: Runs, timed: Runs, roles: Ro
     `timed`: with those that were stopped at their time budget, whose times are bounds.
     """
     throughputs = _throughputs(sheet, workload, timed, common_part(timed))
-    asked = sheet.asked.get(workload, ())
-    common = _Compared(workload, roles, asked, throughputs)
-    full = _Compared(workload, roles, asked, {arm: sheet.quantities[f"{workload}.{arm}.throughput"] for arm in timed})
+    planned = sheet.planned_arms.get(workload, ())
+    common = _Compared(workload, roles, planned, throughputs)
+    full = _Compared(workload, roles, planned, {arm: sheet.quantities[f"{workload}.{arm}.throughput"] for arm in timed})
     _speedups(sheet, common)
     _factors(sheet, common, "")
     _factors(sheet, full, "queued.")
@@ -50,7 +50,7 @@ class _Compared:
 
     workload: str
     roles: Roles
-    asked: Sequence[str]
+    planned: Sequence[str]  # arms that the workload asks for
     throughput: Mapping[str, Quantity]
 
     def arm(self, role: str) -> str | None:
@@ -61,16 +61,16 @@ class _Compared:
 
     def named(self, role: str) -> str | Message:
         """What a formula calls the arm."""
-        return self.arm(role) or named(role, self.roles, self.asked)
+        return self.arm(role) or named(role, self.roles, self.planned)
 
     def formula(self, key: str, top: str, bottom: str) -> Message:
         """A message about the arms of two roles."""
         return Message(key, {"top": self.named(top), "bottom": self.named(bottom)})
 
 
-def named(role: str, roles: Roles, asked: Sequence[str]) -> str | Message:
+def named(role: str, roles: Roles, planned: Sequence[str]) -> str | Message:
     """The name of the arm in a role that the workload asks for; the role itself where it asks for none."""
-    return roles.first(role, asked) or Message(f"role.{role}")
+    return roles.first(role, planned) or Message(f"role.{role}")
 
 
 def _throughputs(sheet: Sheet, workload: str, runs: Runs, part: str) -> dict[str, Quantity]:
@@ -169,9 +169,9 @@ def paging_undecided(
     """
     paged, reserving = roles.first(PAGING, runs), against or roles.first(BATCHING, runs)
     if paged is None:
-        return sheet.absent(workload, named(PAGING, roles, sheet.asked.get(workload, ())))
+        return sheet.absent(workload, named(PAGING, roles, sheet.planned_arms.get(workload, ())))
     if reserving is None:
-        return sheet.absent(workload, named(BATCHING, roles, sheet.asked.get(workload, ())))
+        return sheet.absent(workload, named(BATCHING, roles, sheet.planned_arms.get(workload, ())))
     least = f"{SATURATED_TIME:.0%}"
     if not all(run.time_waiting() >= SATURATED_TIME for run in runs[reserving]):
         return Message("nothing-queued", {"arm": reserving, "time": least})

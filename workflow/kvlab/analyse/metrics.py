@@ -50,7 +50,7 @@ def analyse(section: dict[str, Any], root: Path) -> Metrics:
             if kept or stopped:
                 timed[arm] = kept + stopped
                 describe_arm(sheet, f"{workload}.{arm}", timed[arm])
-        sheet.asked[workload] = list(arms)
+        sheet.planned_arms[workload] = list(arms)
         compare_arms(sheet, workload, counted, timed, metrics.roles)
         asked = next((run.run.kv_slots_asked for repeats in counted.values() for run in repeats), None)
         metrics.guards += check_workload(sheet, workload, counted, metrics.roles, asked)

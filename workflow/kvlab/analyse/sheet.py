@@ -20,7 +20,7 @@ class Sheet:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.quantities = Quantities()
-        self.asked: dict[str, list[str]] = {}  # of each workload: the arms that the configuration asks for
+        self.planned_arms: dict[str, list[str]] = {}  # of each workload: the arms that the configuration asks for
         self._blocks: dict[str, list[int]] = {}  # of each id's samples: the block (process) that each is of
 
     def arm(
@@ -119,9 +119,9 @@ class Sheet:
 
     def absent(self, workload: str, arm: str | Message) -> Message:
         """Why an arm has nothing here: the workload does not ask for it, or no run of it counts."""
-        asked = self.asked.get(workload)
-        if asked is not None and arm not in asked:
-            return Message("arm-not-asked", {"arm": arm, "arms": ", ".join(asked)})
+        planned = self.planned_arms.get(workload)
+        if planned is not None and arm not in planned:
+            return Message("arm-not-asked", {"arm": arm, "arms": ", ".join(planned)})
         return Message("arm-not-run-here", {"arm": arm})
 
     def _missing(self, key: str, formula: Message, top: Quantity | None, bottom: Quantity | None) -> Said:

@@ -26,7 +26,7 @@ PAPERS_POOL = 15728  # Table 1, OPT-13B
 def shares(canvas: Canvas) -> None:
     """Fig. 2: a stacked bar a policy, the paper's boundaries as marks where its lengths and pool were used."""
     found = []
-    for arm in admitting(canvas, canvas.metrics.roles.told):
+    for arm in admitting(canvas, canvas.metrics.roles.arms):
         mine = [
             canvas.quantity(f"{arm}.queued.share.{share}") or canvas.quantity(f"{arm}.share.{share}")
             for share in SHARES

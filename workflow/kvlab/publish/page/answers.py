@@ -20,12 +20,12 @@ def visible(text: str) -> str:
 
 @dataclass(frozen=True)
 class Answered:
-    """A prompt and the first arm's answer; `others`: (arm, text from the first difference on) of those that differ."""
+    """A prompt and the first arm's answer; `different`: (arm, text from the first difference on) of the others."""
 
     id: int
     prompt: str
     answer: str
-    others: list[tuple[str, str]]
+    different: list[tuple[str, str]]
 
 
 def answered(requests: Path, runs: Mapping[str, RawRun]) -> list[Answered]:
@@ -40,8 +40,8 @@ def answered(requests: Path, runs: Mapping[str, RawRun]) -> list[Answered]:
         if not answers:
             continue
         first = answers[0][1]
-        others = [(arm, _rest(first.text, out.text)) for arm, out in answers if out.token_ids != first.token_ids]
-        shown.append(Answered(key, prompts[key] or "", first.text, others))
+        different = [(arm, _rest(first.text, out.text)) for arm, out in answers if out.token_ids != first.token_ids]
+        shown.append(Answered(key, prompts[key] or "", first.text, different))
     return shown
 
 

@@ -61,7 +61,7 @@ def _build(section: dict[str, Any], root: Path) -> str:
     run = Content(root, metrics, facts)
     language = section.get("language") or LANGUAGES[0]
     title = section.get("title")
-    own = {x: {"arms": {arm: metrics.roles.label(arm, x) for arm in metrics.roles.told}} for x in LANGUAGES}
+    own = {x: {"arms": {arm: metrics.roles.label(arm, x) for arm in metrics.roles.arms}} for x in LANGUAGES}
     html = (
         environment()
         .get_template("page.html.j2")
@@ -95,11 +95,11 @@ def _build(section: dict[str, Any], root: Path) -> str:
             title=title,
             declared=section.get("declared", []),
             palette=PALETTES[section.get("palette") or "okabe-ito"]
-            | {arm: metrics.roles.colour(arm) for arm in metrics.roles.told}
-            | {PAGING: metrics.roles.colour(metrics.roles.first(PAGING, metrics.roles.told) or "")},
+            | {arm: metrics.roles.colour(arm) for arm in metrics.roles.arms}
+            | {PAGING: metrics.roles.colour(metrics.roles.first(PAGING, metrics.roles.arms) or "")},
             trail=lambda: (
                 {"run": metrics.run, "command": f"python -m kvlab verify results/{metrics.run}/report.html"}
-                | trails(run.quantities(), facts.asked.values())
+                | trails(run.quantities(), facts.shown.values())
             ),
             more_data={"grid-data": run.grid(Story.of(metrics).paging), "pool-data": run.pools()},
         )
@@ -139,7 +139,7 @@ def render(section: dict[str, Any], root: Path) -> str:
 
 @lru_cache(maxsize=1)
 def environment() -> Environment:
-    """Where all pages' templates are found, and what each may ask for."""
+    """The Jinja environment of all pages: the templates, and the functions that they may call."""
     made = Environment(
         loader=FileSystemLoader(REPORT / "templates"),
         autoescape=True,

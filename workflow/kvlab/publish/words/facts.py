@@ -47,7 +47,7 @@ class Facts:
 
     def __init__(self, root: Path) -> None:
         self.root = Path(root)
-        self.asked: dict[str, Fact] = {}
+        self.shown: dict[str, Fact] = {}
         self._documents: dict[str, Any] = {}
         self._digests: dict[str, str] = {}
 
@@ -84,4 +84,4 @@ class Facts:
         if file not in self._digests:
             self._digests[file] = digest(self.root / file)
         fact = Fact(f"{file}#{key}", value, kind, file, self._digests[file])
-        return self.asked.setdefault(fact.id, fact)
+        return self.shown.setdefault(fact.id, fact)

@@ -245,18 +245,18 @@ def forecast(
 class _Noted(StepTimes):
     """Step times that record the work of each iteration."""
 
-    asked: list[tuple[int, int, int, float]] = field(default_factory=list)
+    work_of_steps: list[tuple[int, int, int, float]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Checked when they were fitted."""
 
     def seconds(self, rows: int, kv_tokens: int, prefill_tokens: int) -> float:
         lasts = super().seconds(rows, kv_tokens, prefill_tokens)
-        self.asked.append((rows, kv_tokens, prefill_tokens, lasts))
+        self.work_of_steps.append((rows, kv_tokens, prefill_tokens, lasts))
         return lasts
 
     def work(self) -> Work:
-        return Work(*np.array(self.asked, dtype=np.float64).reshape(-1, 4).T)
+        return Work(*np.array(self.work_of_steps, dtype=np.float64).reshape(-1, 4).T)
 
 
 def state_s(timeline: Timeline) -> Floats:
