@@ -131,7 +131,7 @@ def test_the_device_is_sampled_from_outside(measured_apart):
 def test_more_gpus_than_there_are_names_both_numbers(model, workload, tmp_path):
     there = len(machine.gpu_indices())
     asked = section("vllm-paged", **ON | {"vllm": {"tensor_parallel_size": there + 1}})
-    with pytest.raises(KvlabError, match=f"needs {there + 1} GPUs, this machine has {there}"):
+    with pytest.raises(KvlabError, match=f"needs {there + 1} GPUs; this machine has {there}"):
         measure(
             asked,
             workload="w",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from pathlib import Path
 
 import pytest
 
@@ -40,12 +41,53 @@ def test_a_gpu_that_is_not_there_is_a_reason_not_to_run():
         machine.choose_device("cuda", 0)
 
 
-def test_more_gpus_than_there_are_is_a_fault_that_names_both_numbers():
-    machine.check_gpus(2, 2)
-    machine.check_gpus(1, 0)
-    with pytest.raises(ConfigError, match="needs 4 GPUs, this machine has 2") as caught:
-        machine.check_gpus(4, 2)
+def test_more_workers_than_there_are_gpus_or_cores_is_a_fault_that_names_both_numbers(monkeypatch):
+    monkeypatch.setattr(machine, "cores", lambda: [2, 3, 5])
+    machine.check_workers(2, "cuda", 2)
+    machine.check_workers(3, "cpu", 0)
+    with pytest.raises(ConfigError, match="needs 4 GPUs; this machine has 2") as caught:
+        machine.check_workers(4, "cuda", 2)
     assert not isinstance(caught.value, NotRunnable)
+    with pytest.raises(ConfigError, match="needs 4 CPU cores, one a worker; this machine has 3"):
+        machine.check_workers(4, "cpu", 0)
+
+
+@pytest.mark.parametrize(
+    ("workers", "threads", "told"),
+    [(2, 1, "0|1"), (2, 7, "0,1,2|3,4,5"), (4, 8, "0,1|2,3|4,5|6,7"), (3, 3, "0|1|2")],
+)
+def test_each_of_several_workers_has_its_own_cores(monkeypatch, workers, threads, told):
+    monkeypatch.setattr(machine, "cores", lambda: list(range(8)))
+    assert machine.shared_out(workers, threads) == told
+
+
+@pytest.mark.parametrize(("tensor", "pipeline", "part"), [(1, 1, 1), (2, 1, 2), (4, 1, 4), (8, 1, 4), (2, 2, 4)])
+def test_a_worker_has_its_part_of_a_slot(tmp_path, tensor, pipeline, part):
+    """Four KV heads in two layers; a worker that shares a head has it whole."""
+    config = {"num_hidden_layers": 2, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 64}
+    folder = model(tmp_path, config, {})
+    whole = machine.kv_bytes_per_slot(folder, "bfloat16")
+    assert machine.kv_bytes_per_slot(folder, "bfloat16", tensor, pipeline) == whole // part
+
+
+def test_several_gpus_leave_nvlink_multicast_alone():
+    from types import SimpleNamespace
+
+    from kvlab.measure.engines.vllm.worker import several
+
+    told = several(SimpleNamespace(device="cuda", threads=1), 2)
+    assert (told["NCCL_NVLS_ENABLE"], told["TORCH_SYMM_MEM_DISABLE_MULTICAST"]) == ("0", "1")
+    assert told["VLLM_ALLREDUCE_USE_SYMM_MEM"] == "0"
+
+
+def test_two_gpus_are_asked_of_a_cluster_for_tensor_parallel_2():
+    from kvlab import config
+
+    file = Path(__file__).resolve().parents[2] / "config" / "llama-8b-tp2.yaml"
+    asked = config.load(file)
+    assert {asked.gpus(arm) for arm in asked.workloads["azure-conv"].arms} == {2}
+    assert len(asked.processes()) == 2  # two blocks, each a process with a pass of each arm
+    assert asked.passes("azure-conv", "vllm", 0) == [("vllm-contiguous", None), ("vllm-paged", None)]
 
 
 def test_one_core_is_left_to_the_sampler(monkeypatch):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import resource
 import zipfile
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from .conftest import copy_project
 
 pytestmark = pytest.mark.engine
 
@@ -158,3 +161,16 @@ def test_a_process_asks_a_cluster_for_the_time_of_all_its_passes(project):
         if "rule measure_vllm" in block and "workload=queue, process=vllm," in block
     )
     assert "runtime=45" in block
+
+
+def test_tensor_parallel_2_asks_for_two_gpus_and_the_run_beside_it_for_one(tmp_path):
+    made = copy_project(tmp_path)
+
+    def asked(*settings):
+        done = made.snakemake("-n", *settings, config="config/llama-8b-tp2.yaml")
+        assert done.returncode == 0, done.stderr[-3000:]
+        blocks = re.split(r"\n(?=(?:local)?rule )", done.stdout + done.stderr)
+        return [re.search(r"gpu=(\d+)", block)[1] for block in blocks if block.startswith("rule measure_vllm")]
+
+    assert asked() == ["2", "2"]
+    assert asked("--config", "tensor_parallel_size=1", "run=llama-8b-tp1") == ["1", "1"]

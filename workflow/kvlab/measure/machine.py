@@ -62,13 +62,32 @@ def choose_device(wanted: str, gpus: int) -> str:
     return wanted
 
 
-def check_gpus(needed: int, gpus: int) -> None:
-    """Raises ConfigError where an engine is to be spread over more GPUs than there are."""
-    if needed > max(gpus, 1):
+def check_workers(needed: int, device: str, gpus: int) -> None:
+    """Raises ConfigError where an engine is to have more workers than there are GPUs; on a CPU, than cores."""
+    there = gpus if device == "cuda" else len(cores())
+    if needed > there:
+        what = "GPUs" if device == "cuda" else "CPU cores, one a worker"
         raise ConfigError(
-            f"the engine needs {needed} GPUs, this machine has {gpus}; lower "
+            f"the engine needs {needed} {what}; this machine has {there}: lower "
             "measure.vllm.tensor_parallel_size or pipeline_parallel_size, or run on a larger machine"
         )
+
+
+def cores() -> list[int]:
+    """Numbers of the CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def shared_out(workers: int, threads: int) -> str:
+    """The cores of each of several CPU workers as vLLM's VLLM_CPU_OMP_THREADS_BIND takes them: "0,1|2,3".
+
+    `threads` in all, at least one a worker, each with a core of its own.
+    """
+    each = max(1, threads // workers)
+    of_worker = [cores()[worker * each : (worker + 1) * each] for worker in range(workers)]
+    return "|".join(",".join(map(str, mine)) for mine in of_worker)
 
 
 def threads(wanted: int | None) -> int:
@@ -79,8 +98,7 @@ def threads(wanted: int | None) -> int:
     said = os.environ.get("OMP_NUM_THREADS", "")
     if wanted is None and said.isdigit():
         return max(1, int(said))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return wanted or max(1, cores - 1)
+    return wanted or max(1, len(cores()) - 1)
 
 
 def free_memory() -> int:
@@ -90,15 +108,20 @@ def free_memory() -> int:
     return int(psutil.virtual_memory().available)
 
 
-def kv_bytes_per_slot(model: Path, dtype: str) -> int:
-    """Bytes of the K and V of one token: 2 x layers x KV heads x head size x item size, from config.json."""
+def kv_bytes_per_slot(model: Path, dtype: str, tensor: int = 1, pipeline: int = 1) -> int:
+    """Bytes of the K and V of one token: 2 x layers x KV heads x head size x item size, from config.json.
+
+    Of the worker that has the most: `tensor` workers share the KV heads of a layer (each has at least one), `pipeline`
+    the layers.
+    """
     config = json.loads((model / "config.json").read_text(encoding="utf-8"))
     config = config.get("text_config") or config
     # GPT-2 and related models use other names for these.
     heads = config.get("num_attention_heads") or config["n_head"]
     layers = config.get("num_hidden_layers") or config["n_layer"]
     head_dim = config.get("head_dim") or (config.get("hidden_size") or config["n_embd"]) // heads
-    return int(2 * layers * (config.get("num_key_value_heads") or heads) * head_dim * ITEM_BYTES[dtype])
+    kv_heads = config.get("num_key_value_heads") or heads
+    return int(2 * math.ceil(layers / pipeline) * math.ceil(kv_heads / tensor) * head_dim * ITEM_BYTES[dtype])
 
 
 def weights_bytes(model: Path, dtype: str) -> int:

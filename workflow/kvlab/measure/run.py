@@ -123,7 +123,7 @@ class _Process:
             gpus = machine.gpu_indices()
             device = machine.choose_device(self.section["settings"]["device"], len(gpus))
             engine = self._engine(device, len(gpus))
-            machine.check_gpus(engine.gpus, len(gpus))
+            machine.check_workers(engine.gpus, device, len(gpus))
             ready = [one for one in self.passes if self._checked(one, engine)]
             if ready:
                 self._measure(ready, engine, gpus[: engine.gpus] if device == "cuda" else [])

@@ -20,7 +20,7 @@ from kvlab.measure.engines.vllm import admission
 from kvlab.measure.engines.vllm.failures import keep_errors, memory
 from kvlab.measure.engines.vllm.open_loop import serve_open, take
 from kvlab.measure.engines.vllm.recorder import FILE, POLICY, RECORD, pool_file, read_notes, scheduling
-from kvlab.measure.engines.vllm.worker import ReadBack
+from kvlab.measure.engines.vllm.worker import ReadBack, several
 from kvlab.measure.job import EngineFacts, Feed, Job
 from kvlab.measure.journal import Journal, now_ns
 from kvlab.records import Request
@@ -50,6 +50,9 @@ class VllmEngine:
             )
         if job.record_steps:
             os.environ[FILE] = str(self.steps_file)
+        if self.gpus > 1:
+            for name, value in several(job, self.gpus).items():
+                os.environ.setdefault(name, value)
         import torch
         from vllm import LLM
         from vllm.platforms import current_platform
@@ -70,6 +73,7 @@ class VllmEngine:
         job, own = self.job, self.job.settings
         block = own["block_size"]
         blocks = job.kv_slots // block + 1  # block 0 is the null block, which no request gets
+        spread = own["tensor_parallel_size"], own["pipeline_parallel_size"]
         arguments = {
             "model": str(job.model),
             "dtype": job.dtype,
@@ -77,15 +81,15 @@ class VllmEngine:
             "max_model_len": job.max_model_len,
             "block_size": block,
             "num_gpu_blocks_override": blocks,
-            "kv_cache_memory_bytes": blocks * block * machine.kv_bytes_per_slot(job.model, job.dtype),
+            "kv_cache_memory_bytes": blocks * block * machine.kv_bytes_per_slot(job.model, job.dtype, *spread),
             "max_num_seqs": own["max_num_seqs"],
             "max_num_batched_tokens": own["max_num_batched_tokens"],
             "load_format": own["load_format"],
             "enable_prefix_caching": False,
             "skip_tokenizer_init": True,  # token ids go in and come out
             "enforce_eager": eager or not _can_compile(job),
-            "tensor_parallel_size": own["tensor_parallel_size"],
-            "pipeline_parallel_size": own["pipeline_parallel_size"],
+            "tensor_parallel_size": spread[0],
+            "pipeline_parallel_size": spread[1],
             "distributed_executor_backend": own["distributed_executor_backend"],
             "worker_extension_cls": _name(ReadBack),
             "disable_log_stats": True,
@@ -242,6 +246,7 @@ class VllmEngine:
                 "model_runner": first["model_runner"],
                 "recorded": self.job.record_steps,
                 "workers": len(self.read),
+                "kv_bytes_each": [worker["kv_bytes"] for worker in self.read],
                 "threads": first["threads"],
             },
             pool_slots=slots,

@@ -25,8 +25,8 @@ class VllmSettings(EngineSettings):
     checkpoint: ClassVar[bool] = False
 
     block_size: int = Field(default=16, ge=1, le=1024, description="KV block size, tokens.")
-    tensor_parallel_size: int = Field(default=1, ge=1, description="GPUs that share each layer.")
-    pipeline_parallel_size: int = Field(default=1, ge=1, description="GPUs that share the stack of layers.")
+    tensor_parallel_size: int = Field(default=1, ge=1, description="Workers that share each layer: GPUs, or CPU cores.")
+    pipeline_parallel_size: int = Field(default=1, ge=1, description="Workers that share the stack of layers.")
     distributed_executor_backend: Literal["mp", "ray", "uni"] | None = Field(
         default=None, description="How several workers run; None lets vLLM choose."
     )

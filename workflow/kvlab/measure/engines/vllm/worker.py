@@ -1,11 +1,15 @@
-"""What only vLLM's workers know, read back from their tensors; it runs wherever they run.
+"""What only vLLM's workers know, read back from their tensors, and what several of them are told.
 
-vLLM mixes `ReadBack` into its worker class (`worker_extension_cls`, public), and `LLM.collective_rpc` calls it.
+`ReadBack` runs wherever they run: vLLM mixes it into its worker class (`worker_extension_cls`, public), and
+`LLM.collective_rpc` calls it.
 """
 
 from __future__ import annotations
 
 from typing import Any
+
+from kvlab.measure import machine
+from kvlab.measure.job import Job
 
 
 class ReadBack:
@@ -35,3 +39,20 @@ class ReadBack:
             "cuda_graph_sizes": [int(size) for size in compilation.cudagraph_capture_sizes or []],
             "threads": None if cuda else torch.get_num_threads(),
         }
+
+
+def several(job: Job, workers: int) -> dict[str, str]:
+    """What several workers are told by their environment.
+
+    On a CPU, which cores each has; vLLM by itself wants a NUMA node for each. On GPUs, to leave NVLink multicast
+    alone: NCCL, torch and vLLM's own all-reduce would use it, and a fault there can stop the GPUs of a whole host.
+    """
+    if job.device == "cpu":
+        return {"VLLM_CPU_OMP_THREADS_BIND": machine.shared_out(workers, job.threads)}
+    return {
+        "NCCL_NVLS_ENABLE": "0",
+        "NVSHMEM_DISABLE_NVLS": "1",
+        "TORCH_SYMM_MEM_DISABLE_MULTICAST": "1",
+        "VLLM_ALLREDUCE_USE_SYMM_MEM": "0",
+        "VLLM_FLASHINFER_ALLREDUCE_BACKEND": "trtllm",
+    }
