@@ -126,3 +126,4 @@ def test_throughput_of_a_cell_that_was_stopped_counts_the_time_up_to_the_stop(ro
     q = opened(root, ("vllm-paged@2", 0)).quantities
     first_arrival, stop = 0.95 + 1, 12.0  # the last request that finished did so after 1.95 + 2 + 2 = 5.95 s
     assert q["w.vllm-paged@2.throughput"].value == pytest.approx((4 + 4 + 1) / (stop - first_arrival))
+    assert q["w.vllm-paged@2.request_rate"].value == pytest.approx(2 / (stop - first_arrival))

@@ -154,7 +154,7 @@ _DEVICE: dict[str, tuple[Number, tuple[str, ...]]] = {
 
 _TIME: dict[str, Number] = {
     "throughput": lambda r: r.throughput,
-    "request_rate": lambda r: len(r.served) / r.span_s,
+    "request_rate": lambda r: len(r.latencies()) / r.span_s,
     "span": lambda r: r.span_s,
     "requests": lambda r: len(r.served),
     "output_tokens": lambda r: r.output_tokens,
