@@ -1,5 +1,6 @@
 """The page as bytes: the same for the same run, whole, small, and safe whatever a log holds."""
 
+import html
 import json
 import re
 import shutil
@@ -141,7 +142,10 @@ def test_a_simulation_stands_beside_the_paper_s_values(run, page, tmp_path):
     shown = build(SECTION, both)
     assert (share.id, "96.9%") in numbers_shown(shown)
     assert "96.3%" in shown
-    assert f'"{share.id}":' in shown.split('id="trail-data"')[1]
+    lengths = shown.split('id="lengths-title"')[1].split("</table>")[0]
+    assert "Measured here with the authors' file" in html.unescape(lengths)
+    assert "79,725 of its 84,226 pairs" in lengths
+    assert {"161\u00a0tokens", "338\u00a0tokens", "2,047\u00a0tokens"} <= set(re.findall(r">([^<]+)<", lengths))
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ PLURALS = {"one", "other"}
 # Names, not quantities: a conference and its year, a paper's number, a digest, a statistic.
 NAMED = re.compile(
     r"SOSP 2023|abs/2309\.06180|SHA-256|9[59]th percentile|第 9[59] 百分位|\bp95|1×|1 倍|Pow2|Fig\. \d+|图 \d+"
+    r"|sosp-ae-39"
 )
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from kvlab.paths import DATA
 from kvlab.publish.words.bilingual import Both, text
 from kvlab.publish.words.facts import Facts
 from kvlab.quantities import Message, Quantity
 from kvlab.raw import RawRun
+from kvlab.records import read_json
 
 BINS = 24
 
@@ -67,3 +70,12 @@ def lengths(workload: str, runs: Sequence[RawRun]) -> list[AskedLengths]:
         counts, _ = np.histogram(values, bins=BINS, range=(0, max(max(values), 1)))
         made.append(AskedLengths(name, mean, most, [round(100 * c / counts.max(), 1) for c in counts.tolist()]))
     return made
+
+
+def published() -> dict[str, Any]:
+    """Pairs, moments and quantiles, in tokens, of the lengths that the paper's authors published.
+
+    Source and licence: config/data/SOURCES.md.
+    """
+    found: dict[str, Any] = read_json(DATA / "sharegpt-summary.json")
+    return found

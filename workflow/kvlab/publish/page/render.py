@@ -18,6 +18,7 @@ from kvlab.paths import REPORT
 from kvlab.publish.figures.palette import PALETTES
 from kvlab.publish.page import charts
 from kvlab.publish.page.answers import visible
+from kvlab.publish.page.asked import published
 from kvlab.publish.page.content import Content
 from kvlab.publish.page.story import (
     COSTS,
@@ -87,6 +88,7 @@ def _build(section: dict[str, Any], root: Path) -> str:
             full_arms=lambda workload: [a for a in counted(metrics, workload) if queued(metrics, workload, a)["kind"]],
             preemption_costs=COSTS,
             predicted_before=lambda: predicted_before(run.predictions),
+            published=published,
             not_proved=list(words(LANGUAGES[0])["proof"]["not_proved"]["of"]),
             all_quantities=lambda: by_arm(metrics),
             get=metrics.quantities.get,
