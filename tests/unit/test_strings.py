@@ -6,6 +6,7 @@ import pytest
 from markupsafe import Markup
 
 from kvlab.catalogue import names, unit_of
+from kvlab.publish.check import claims
 from kvlab.publish.words.bilingual import filled
 from kvlab.publish.words.strings import LANGUAGES, REPORT, has, look_up, rich, said, words
 from kvlab.quantities import UNITS, Message, Metrics, Quantity
@@ -56,6 +57,11 @@ def test_a_message_has_the_same_holes_in_both_languages():
     assert english.keys() == chinese.keys()
     for key, text in english.items():
         assert set(HOLE.findall(text)) == set(HOLE.findall(chinese[key])), key
+
+
+def test_every_verdict_of_a_claim_has_words():
+    for verdict in (claims.HELD, claims.FAILED, claims.NOT_HERE, claims.UNDECIDED):
+        assert has(f"first.claims.{verdict.replace(' ', '_')}"), verdict
 
 
 def test_every_unit_has_words():
