@@ -47,7 +47,7 @@ def test_no_trace_of_this_machine(run, page):
     assert str(run.parent) not in page
 
 
-def test_it_asks_nobody_for_anything(page):
+def test_it_loads_nothing_from_elsewhere(page):
     assert re.findall(r"""(?:src|srcset|action|poster)=["'][^"']""", page) == []
     links = set(re.findall(r'<(\w+)[^>]*?\bhref="(?!#)([^"]*)"', page))
     assert links == {("link", "data:,"), ("a", "https://arxiv.org/abs/2309.06180"), ("a", "https://ui.perfetto.dev")}
@@ -185,6 +185,17 @@ def test_a_missing_or_broken_file_is_named(run, tmp_path):
     (broken / "raw" / "seed" / "vllm-paged" / "0" / "steps.jsonl").write_text("{}\n", encoding="utf-8")
     with pytest.raises(LogError, match=r"steps\.jsonl:1"):
         build(SECTION, broken)
+
+
+def test_the_counts_on_the_first_screen_are_those_of_all_claims(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "copy")
+    document = json.loads((copy / "claims.json").read_text())
+    document["claims"][0]["verdict"] = "not here"
+    (copy / "claims.json").write_text(json.dumps(document))
+    first = re.search(r'<p class="verdicts">.*?</p>', build(SECTION, copy), re.S).group()
+    assert "not reproduced on this workload" in first
+    counts = [int(count) for count in re.findall(r'data-f="claims[^>]*>(\d+)</button>', first)]
+    assert sum(counts) == len(document["claims"])
 
 
 def test_a_claim_says_where_its_bound_is_from(page):
