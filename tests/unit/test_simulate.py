@@ -12,7 +12,8 @@ import pytest
 from kvlab import config
 from kvlab.accounting import account, final_tokens
 from kvlab.errors import ConfigError, KvlabError, LogError
-from kvlab.quantities import Metrics
+from kvlab.publish.words.strings import of_quantity, said
+from kvlab.quantities import Message, Metrics
 from kvlab.records import Run, Served, Step, read_lines, read_run
 from kvlab.simulate.studies import paper_values as paper
 from kvlab.simulate.studies import stage as simulate
@@ -185,6 +186,16 @@ def test_a_claim_that_was_not_simulated_is_not_decided(made):
     verdicts = {one.id: one for one in simulate.read_claims(root)}
     assert verdicts["fig15.alpaca.n2"].verdict == "not decided"
     assert verdicts["fig15.alpaca.n2"].note
+
+
+def test_every_formula_and_reason_is_there_in_both_languages(made):
+    for quantity in made[2].quantities:
+        for message in filter(None, (quantity.formula, quantity.why_none)):
+            assert isinstance(message, Message), quantity.id
+            english, chinese = said("en", message), said("zh", message)
+            assert english != chinese
+            assert "{" not in english + chinese
+        assert "repeats" not in of_quantity("en", quantity)
 
 
 def test_a_value_off_the_papers_fails(made):

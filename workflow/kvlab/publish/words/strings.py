@@ -106,11 +106,12 @@ def _value(language: str, value: Any) -> Any:
 
 
 def of_quantity(language: str, quantity: Quantity) -> str:
-    """How a quantity was computed, in words; of how many repeats it is the median."""
+    """How a quantity was computed, in words; of how many repeats it is the median, or of how many seeds the mean."""
     words_ = said(language, quantity.formula)
     if quantity.bound:
         words_ = said(language, Message(f"bound-{quantity.bound}", {"what": words_}))
-    if len(quantity.samples) < 2:
+    of_seeds = isinstance(quantity.formula, Message) and quantity.formula.key == "simulated.seeds"  # it says so itself
+    if len(quantity.samples) < 2 or of_seeds:
         return words_
     kind = "mean-ratio-of" if quantity.interval_kind == "t" else "median-of"
     return said(language, Message(kind, {"what": words_, "n": quantity.n}))

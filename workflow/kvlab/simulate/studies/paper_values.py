@@ -16,7 +16,7 @@ import yaml
 
 from kvlab.errors import LogError
 from kvlab.paths import DATA, lengths_variable
-from kvlab.quantities import Quantities, Quantity, Source
+from kvlab.quantities import Message, Quantities, Quantity, Source
 from kvlab.records import digest, read_lines, read_text, write_lines
 from kvlab.simulate.studies import traces
 from kvlab.simulate.studies.sweeps import Point
@@ -85,9 +85,9 @@ def table1_quantities(path: Path, root: Path) -> Quantities:
         source, key = [Source(file, sha256, str(number))], f"simulated.table1.{row.model}"
         size = bytes_per_slot(model)
         count = slots(model | {"kv_gib": row.kv_gib})
-        text = "2 · layers · hidden size · bytes a value"
-        found.add(Quantity(f"{key}.bytes-per-slot", size, "bytes", text, 1, source))
-        found.add(Quantity(f"{key}.slots", count, "slots", f"KV pool in bytes ÷ ({text}), rounded down", 1, source))
+        each = Message("simulated.slot-bytes")
+        found.add(Quantity(f"{key}.bytes-per-slot", size, "bytes", each, 1, source))
+        found.add(Quantity(f"{key}.slots", count, "slots", Message("simulated.slots", {"each": each}), 1, source))
     return found
 
 
@@ -206,9 +206,8 @@ def load_quantities(quantities: Quantities, points: Iterable[Point]) -> Iterator
         id="simulated.load.of-paper-batch",
         value=float(np.interp(target, running, x)) if inside else None,
         unit="share",
-        formula=f"offered load ÷ what a full queue's pool serves at which {target} requests run together, as in the "
-        "paper's Fig. 13a; between the study's loads by straight lines",
+        formula=Message("simulated.load", {"batch": target}),
         n=len(x),
         sources=[source for quantity in every for source in quantity.sources],
-        why_none=None if inside else "the study's loads do not reach it, or its means do not rise with the load",
+        why_none=None if inside else Message("simulated.load-outside"),
     )

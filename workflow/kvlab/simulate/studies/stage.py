@@ -22,7 +22,7 @@ from typing import Any
 
 from kvlab.accounting import SHARES
 from kvlab.errors import LogError
-from kvlab.quantities import Metrics, Quantities, Quantity, Source
+from kvlab.quantities import Message, Metrics, Quantities, Quantity, Source
 from kvlab.records import digest, read_lines, read_run, read_text, write_json, write_lines
 from kvlab.simulate.studies import paper_values, sweeps, traces
 from kvlab.simulate.studies.cases import POLICIES, Case
@@ -142,7 +142,7 @@ def quantities(section: dict[str, Any], root: Path) -> Metrics:
                     f"simulated.{workload}.paged-over-{other}.running",
                     [one.means["running"] / two.means["running"] for one, two in pairs],
                     "ratio",
-                    f"requests running together, paged ÷ {other}, seed by seed",
+                    Message("simulated.together-ratio", {"other": other}),
                     [source for pair in pairs for log in pair for source in log.sources],
                 )
             )
@@ -172,21 +172,18 @@ def read_traces(root: Path) -> list[traces.Replayed]:
 def _of_policy(key: str, every: list[SimulatedLogs]) -> Iterator[Quantity]:
     for name in _MEASURES:
         unit = "requests" if name == "running" else "share"
-        formula = {
-            "running": "requests running together, mean over iterations",
-            "efficiency": "token states ÷ slots that requests hold, each its mean over iterations",
-        }.get(name, f"{name} ÷ pool slots, mean over iterations")
         sources = [source for one in every for source in one.sources]
-        text = f"{formula}; {every[0].iterations} iterations after the warm-up"
+        what = {"what": Message(f"simulated.mean.{name}"), "iterations": every[0].iterations}
+        text = Message("simulated.iterations", what)
         yield _mean(f"{key}.{name}", [one.means[name] for one in every], unit, text, sources)
 
 
-def _mean(key: str, samples: list[float], unit: str, formula: str, sources: list[Source]) -> Quantity:
+def _mean(key: str, samples: list[float], unit: str, formula: Message, sources: list[Source]) -> Quantity:
     return Quantity(
         id=key,
         value=sum(samples) / len(samples),
         unit=unit,
-        formula=f"{formula}; mean of {len(samples)} seeds",
+        formula=Message("simulated.seeds", {"what": formula, "n": len(samples)}),
         n=len(samples),
         sources=sources,
         samples=samples,

@@ -11,7 +11,7 @@ from itertools import groupby
 from typing import Any
 
 from kvlab.accounting import SHARES
-from kvlab.quantities import Quantity, Source
+from kvlab.quantities import Message, Quantity, Source
 from kvlab.simulate.studies.cases import POLICIES, Case
 
 MEASURES = (*SHARES, "running", "finished", "saved")
@@ -134,11 +134,6 @@ def _shapes(settings: dict[str, Any], base: Case, workloads: dict[str, Any], see
 
 
 UNITS = dict.fromkeys(SHARES, "share") | {"running": "requests", "finished": "count", "saved": "share"}
-FORMULAS = {name: f"simulated pool, mean over iterations of {name} ÷ pool slots" for name in SHARES} | {
-    "running": "simulated pool, mean over iterations of requests running together",
-    "finished": "simulated pool, requests finished ÷ iterations",
-    "saved": "1 − slots held ÷ slots that the same sequences would hold if they shared nothing, summed over iterations",
-}
 
 
 def quantities(points: list[Point], file: str, sha256: str) -> Iterator[Quantity]:
@@ -155,7 +150,7 @@ def quantities(points: list[Point], file: str, sha256: str) -> Iterator[Quantity
                 id=".".join(("simulated", *key, name)),
                 value=sum(samples) / len(samples),
                 unit=UNITS[name],
-                formula=f"{FORMULAS[name]}; mean of {len(samples)} seeds",
+                formula=Message("simulated.seeds", {"what": Message(f"simulated.mean.{name}"), "n": len(samples)}),
                 n=len(samples),
                 sources=[source],
                 samples=samples,

@@ -16,7 +16,7 @@ import numpy as np
 from kvlab.accounting import SHARES
 from kvlab.allocators.contiguous import SimulatedRequest
 from kvlab.prepare import artifact
-from kvlab.quantities import Quantity, Source
+from kvlab.quantities import Message, Quantity, Source
 from kvlab.simulate.scheduler import Scheduler
 from kvlab.simulate.step_times import StepTimes
 from kvlab.simulate.studies.cases import POLICIES, Case, allocator_of
@@ -117,11 +117,15 @@ def quantities(lines: list[Replayed], file: str, sha256: str) -> Iterator[Quanti
         seen.add((line.trace, line.policy))
         for name in MEASURES:
             share = name in SHARES
-            text = (
-                f"simulated pool, mean of {name}{' ÷ pool slots' if share else ''} over the iterations from "
-                f"{line.window_s[0]:g} to {line.window_s[1]:g} s; {line.rate:g} requests/s as the paper's artifact "
-                f"draws them with seed {line.seed}, {line.step_ms:g} ms a step"
-            )
+            begin, end = (f"{at:g}" for at in line.window_s)
+            drawn = {
+                "begin": begin,
+                "end": end,
+                "rate": f"{line.rate:g}",
+                "seed": line.seed,
+                "step": f"{line.step_ms:g}",
+            }
+            text = Message("simulated.trace", {"what": Message(f"simulated.mean.{name}")} | drawn)
             for one in keys:
                 value, unit = getattr(line, name), "share" if share else "requests"
                 yield Quantity(f"{one}.{name}", value, unit, text, 1, [Source(file, sha256, str(number))])
@@ -158,9 +162,8 @@ def step_of_batch(lines: list[Replayed], trace: str, batch: float, file: str, sh
         id=f"simulated.{trace}.paged.step-of-paper-batch",
         value=float(np.interp(batch, running, step_ms)) if inside else None,
         unit="ms",
-        formula=f"step time with which {batch} requests run together in the paged pool; between the simulated ones by "
-        "straight lines",
+        formula=Message("simulated.step-time", {"batch": batch}),
         n=len(points),
         sources=[Source(file, sha256, str(n)) for n in rows],
-        why_none=None if inside else "the simulated step times do not reach it",
+        why_none=None if inside else Message("simulated.step-time-outside"),
     )
