@@ -1,5 +1,5 @@
 # make run     set up, run the experiment, end with results/<run>/report.html
-# make check   set up, run the checks and unit tests: a minute
+# make check   set up, run the checks and the quick unit tests
 # make test    set up, run every check and test
 # make help    the rest
 SHELL := /bin/bash
@@ -41,7 +41,7 @@ repack: ## Make the committed runs' numbers and the sample page anew from the ra
 	@python -m kvlab replay results/reference/$(SAMPLED)
 	@mkdir -p $(dir $(SAMPLE)) && cp results/replay/$(SAMPLED)/report.html $(SAMPLE)
 
-check: ## Style, types and unit tests: about a minute, no engine is started
+check: ## Style, types and the quick unit tests: about a minute, no engine is started
 	@{ command -v ruff && command -v mypy && command -v pytest; } >/dev/null || ENGINES=none workflow/setup --dev
 	@tests/all --quick
 

@@ -17,6 +17,8 @@ from tests.fixtures.small_run import build
 from kvlab import cli
 from kvlab.publish.check.packed import MANIFEST, pack
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

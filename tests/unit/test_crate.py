@@ -13,6 +13,8 @@ from kvlab import paths
 from kvlab.publish.check.crate import describe
 from kvlab.publish.check.packed import unpack
 
+pytestmark = pytest.mark.slow
+
 REFERENCE = Path(__file__).resolve().parents[2] / "results" / "reference" / "smoke-cpu"
 
 

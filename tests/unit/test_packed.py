@@ -13,6 +13,8 @@ from kvlab.errors import KvlabError
 from kvlab.publish.check import packed
 from kvlab.quantities import Metrics
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -14,6 +14,8 @@ from kvlab.publish.page.render import build
 from kvlab.quantities import UNITS
 from kvlab.roles import ADMITTING
 
+pytestmark = pytest.mark.slow
+
 SECTION = {"language": "en", "title": None, "palette": "okabe-ito"}
 PER_TOKEN = "ms/token" if "ms/token" in UNITS else "ms"
 POLICIES = ["vllm-contiguous", "vllm-pow2", "vllm-oracle", "vllm-paged"]

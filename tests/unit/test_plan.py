@@ -16,6 +16,8 @@ from kvlab.publish.check.verify import numbers_shown
 from kvlab.simulate.planning import memory, plan
 from kvlab.simulate.planning.shape import read_shape, shape_of
 
+pytestmark = pytest.mark.slow
+
 REFERENCE = ROOT / "results" / "reference"
 GIB = 2**30
 

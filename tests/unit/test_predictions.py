@@ -13,6 +13,8 @@ from kvlab.simulate.forecasts.calibration import fit
 from kvlab.simulate.forecasts.forecast import Setting
 from kvlab.simulate.forecasts.predictions import sustained
 
+pytestmark = pytest.mark.slow
+
 CONFIG = {
     "run": "planned",
     "workloads": {

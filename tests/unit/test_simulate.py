@@ -21,6 +21,8 @@ from kvlab.simulate.studies import sweeps as studies
 from kvlab.simulate.studies.cases import POLICIES, Case
 from kvlab.simulate.timeline import Stay, rebuild
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -22,6 +22,8 @@ from kvlab.simulate.studies import stage as simulate
 from kvlab.simulate.studies.cases import POLICIES
 from kvlab.simulate.studies.small_pool import FREE, INTERNAL, RESERVED, ROUNDING, TOKEN, picture
 
+pytestmark = pytest.mark.slow
+
 REPORT = Path(__file__).resolve().parents[2] / "report"
 DEFAULT = SmallPool().model_dump(mode="json")
 

@@ -26,6 +26,8 @@ from kvlab.simulate.step_times import StepTimes
 from kvlab.simulate.studies import stage, traces
 from kvlab.simulate.studies.cases import POLICIES
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 FIG2 = {"rate": 4, "duration_s": 60, "window_s": [20, 60], "step_ms": [30, 28, 33], "seeds": 3}
 

@@ -16,6 +16,8 @@ from kvlab.simulate.forecasts import before, validation
 from kvlab.simulate.forecasts.forecast import measured
 from kvlab.simulate.planning import grid
 
+pytestmark = pytest.mark.slow
+
 LLAMA = ROOT / "results" / "reference" / "llama-8b"
 
 

@@ -23,6 +23,8 @@ from kvlab.publish.page.render import render
 from kvlab.records import read_text, write_json
 from kvlab.simulate.studies.stage import simulate
 
+pytestmark = pytest.mark.slow
+
 SIMULATION = {
     "iterations": 300,
     "warmup_iterations": 100,
