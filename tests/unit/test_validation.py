@@ -142,7 +142,7 @@ def test_what_was_predicted_before_stands_beside_the_result(tmp_path):
 
 
 def test_predictions_of_a_run_whose_paged_requests_all_arrive_over_time_stand_beside_it(tmp_path):
-    """It gives no step times of its own: what was committed before it is compared, cell by cell."""
+    """It gives no step times of its own: what another run's step times predict is compared, cell by cell."""
     reference = ROOT / "results" / "reference" / "opt-13b-policies"
     (tmp_path / "raw").symlink_to(reference / "raw")
     cells = [["open", "vllm-paged@8.4", 0], ["open", "vllm-oracle@2.2", 0], ["closed", "vllm-pow2", 0]]

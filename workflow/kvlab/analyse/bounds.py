@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields
-from functools import cached_property
 
 from kvlab.raw import RawRun
 
@@ -43,11 +42,6 @@ class StoppedRun(RawRun):
             return self
         whole = RawRun(**{field.name: getattr(self, field.name) for field in fields(self)})
         return whole.of(part)
-
-    @cached_property
-    def end_s(self) -> float:
-        """When it was stopped."""
-        return self.window[1]
 
     @property
     def output_tokens(self) -> int:
