@@ -31,7 +31,7 @@ import sides
 from kvlab.records import Request
 
 COMPARISONS = {  # name -> ours, theirs, target, whether one process plays both
-    "paged": ("vllm-paged", "vllm bench throughput", 0.98, False),
+    "paged": ("vllm-paged", "vllm bench throughput", 0.99, False),
     "generate": ("vllm-paged", "LLM.generate", 0.98, True),
     "sequential": ("hf-sequential-dynamic", "bare generate loop", 0.98, True),
     "batch": ("hf-batch-static", "vllm bench throughput --backend hf", 1.0, True),

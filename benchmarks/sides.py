@@ -42,22 +42,34 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     made.add_argument("--kv-slots", type=int, default=2048)
     made.add_argument("--dtype", default="float32", choices=list(machine.ITEM_BYTES))
     made.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    made.add_argument("--dummy", action="store_true", help="vLLM draws the weights of a random: model, none on disk")
+    made.add_argument("--max-num-seqs", type=int)
+    made.add_argument("--max-num-batched-tokens", type=int)
     made.add_argument("--rounds", type=int, default=7)
     made.add_argument("--side", help=argparse.SUPPRESS)
     return made
 
 
-def model_folder(source: str) -> Path:
-    """The folder itself, or a random model made once in the system's temporary folder."""
+def model_folder(args: argparse.Namespace) -> Path:
+    """The folder itself, or a random model made once in the system's temporary folder, without weights if `--dummy`."""
+    source: str = args.model
     if not source.startswith("random:"):
         return Path(source).resolve()
-    folder = Path(tempfile.gettempdir()) / "kvlab-benchmark-models" / source.removeprefix("random:")
+    name = source.removeprefix("random:") + ("-dummy" if args.dummy else "")
+    folder = Path(tempfile.gettempdir()) / "kvlab-benchmark-models" / name
     if not (folder / "fingerprint.json").exists():
         from kvlab.prepare.model import prepare
 
         model = {"source": source, "revision": None, "sha256": None, "trust_remote_code": False, "seed": 0}
-        prepare({"model": model}, folder)
+        prepare({"model": model} | ({"dummy": True} if args.dummy else {}), folder)
     return folder
+
+
+def _vllm(args: argparse.Namespace) -> dict[str, object]:
+    """Settings of vLLM that were given."""
+    given = {"max_num_seqs": args.max_num_seqs, "max_num_batched_tokens": args.max_num_batched_tokens}
+    given |= {"load_format": "dummy"} if args.dummy else {}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def requests(args: argparse.Namespace) -> list[Request]:
@@ -69,7 +81,7 @@ def requests(args: argparse.Namespace) -> list[Request]:
     drawn = lengths.resample(
         lengths.read_table(), args.requests, seed=0, scale=args.scale, max_prompt=most, max_output=most
     )
-    encode = tokenizer(model_folder(args.model))
+    encode = tokenizer(model_folder(args))
     letters = [f"{space}{letter}" for space in (" ", "") for letter in "aeioubcdfg"]
     pieces = [piece for piece in letters if len(encode(piece * 50)["input_ids"]) == 50]  # a token each
     made = []
@@ -94,8 +106,9 @@ def job(args: argparse.Namespace, arm: str, **settings: object) -> Job:
         "kv_slots": args.kv_slots,
         "max_model_len": args.max_model_len,
     }
-    measured = {"device": args.device, "dtype": args.dtype} | settings
-    config = parse({"run": "benchmark", "workloads": {"w": workload}, "measure": measured}, "benchmark")
+    measured = {"device": args.device, "dtype": args.dtype, "vllm": _vllm(args)} | settings
+    model = {"source": args.model}
+    config = parse({"run": "benchmark", "model": model, "workloads": {"w": workload}, "measure": measured}, "benchmark")
     section = config.section("measure", "w", arm)
     entry, chosen = section["arm"], section["settings"]
     gpus = machine.gpu_indices()
@@ -104,7 +117,7 @@ def job(args: argparse.Namespace, arm: str, **settings: object) -> Job:
         feed=entry["feed"],
         options=entry["options"],
         settings=chosen["engine"],
-        model=model_folder(args.model),
+        model=model_folder(args),
         device=machine.choose_device(args.device, len(gpus)),
         gpus=len(gpus),
         dtype=args.dtype,

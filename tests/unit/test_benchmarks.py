@@ -65,3 +65,14 @@ def test_the_recorder_is_switched_in_one_engine(sides, workers, monkeypatch):
     recorder_cost.main()
     assert workers[0] == "start with the recorder|without"
     sys.modules.pop("recorder_cost", None)
+
+
+def test_the_options_of_vllm_reach_its_settings(sides, tmp_path, monkeypatch):
+    monkeypatch.setattr(sides.tempfile, "tempdir", str(tmp_path))
+    options = ["--dummy", "--dtype", "bfloat16", "--max-num-seqs", "9", "--max-num-batched-tokens", "321"]
+    args = sides.parser("").parse_args(options)
+    job = sides.job(args, "vllm-paged")
+    settings = job.settings
+    assert (settings["load_format"], settings["max_num_seqs"], settings["max_num_batched_tokens"]) == ("dummy", 9, 321)
+    assert not list(job.model.glob("*.safetensors"))
+    assert sides.job(sides.parser("").parse_args([]), "vllm-paged").settings["load_format"] == "auto"
