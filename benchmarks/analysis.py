@@ -22,16 +22,18 @@ from kvlab.analyse.metrics import analyse
 from kvlab.arms import ARMS
 from kvlab.prepare import lengths
 from kvlab.records import Output, Phase, Run, Sample, Served, write_json, write_lines
+from kvlab.roles import PAGING
 from kvlab.simulate.scheduler import Scheduler
 from kvlab.simulate.step_times import StepTimes
 
 SIZES = (3_125, 6_250, 12_500, 25_000, 50_000)
 STEEPEST = 1.25  # exponent allowed, with a margin for timing noise
 POOL, BLOCK, LONGEST = 4096, 16, 256
+ARM = next(arm for arm in ARMS.values() if arm.role == PAGING)
 SECTION = {
     "run": "benchmark",
-    "raw": [["w", "vllm-paged", 0]],
-    "arms": {"vllm-paged": ARMS["vllm-paged"].shown()},
+    "raw": [["w", ARM.name, 0]],
+    "arms": {ARM.name: ARM.shown()},
     "analysis": {"bootstrap_resamples": 100, "confidence": 0.95},
 }
 
@@ -45,12 +47,12 @@ def write_log(root: Path, requests: int, mean: float = 20.0, pool_slots: int = P
     done, end = timeline.finished(), float(timeline.ends[-1])
     run = Run(
         workload="w",
-        arm="vllm-paged",
+        arm=ARM.name,
         repeat=0,
         status="completed",
         parts=["all"],
         engine={"name": "vllm", "max_num_batched_tokens": 2048},
-        settings={"arm": {"feed": "batch"}},
+        settings={"arm": {"feed": ARM.feed}},
         dtype="float32",
         kv_slots_asked=pool_slots,
         pool_slots=pool_slots,
@@ -67,7 +69,7 @@ def write_log(root: Path, requests: int, mean: float = 20.0, pool_slots: int = P
         gap = (last - first) / max(job.output - 1, 1)
         came = [first + gap * token for token in range(job.output - 1)] + [last]
         served.append(Served(job.id, job.prompt, job.output, 0.0, came, last, "length"))
-    place = root / "raw" / "w" / "vllm-paged" / "0"
+    place = root / "raw" / "w" / ARM.name / "0"
     write_json(root / "model" / "fingerprint.json", {"source": "random:tiny", "sha256": "f" * 64, "parameters": 1})
     write_json(place / "run.json", asdict(run))
     write_lines(place / "phases.jsonl", [Phase("load", 0.0, 0.0), Phase("measure", 0.0, end)])
@@ -87,7 +89,7 @@ def main() -> int:
             began = time.process_time()
             metrics = analyse(SECTION, root)
             took.append(time.process_time() - began)
-        agreement = metrics.quantities["w.vllm-paged.replay.agreement"]
+        agreement = metrics.quantities[f"w.{ARM.name}.replay.agreement"]
         assert agreement.value == 1.0, "the log is not what the simulator plays"
         ratio = "" if len(took) == 1 else f"{took[-1] / took[-2]:.2f}"
         growth = "" if len(took) == 1 else f"{math.log2(took[-1] / took[-2]):.2f}"

@@ -20,7 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from analysis import write_log
+from analysis import ARM, write_log
 
 from kvlab import config
 
@@ -32,7 +32,7 @@ SETTINGS = {
     "workloads": {
         "w": {
             "requests": {"kind": "paper", "requests": 4},
-            "arms": ["vllm-paged"],
+            "arms": [ARM.name],
             "kv_slots": POOL,
             "max_model_len": LONGEST,
             "repeats": 1,
@@ -60,7 +60,7 @@ def main() -> int:
         (root / "config.json").write_text(json.dumps(parsed.model_dump(mode="json")), encoding="utf-8")
         (root / "environment.json").write_text("{}", encoding="utf-8")
         write_log(root, args.requests, MEAN, POOL, LONGEST)
-        steps = root / "raw" / "w" / "vllm-paged" / "0" / "steps.jsonl"
+        steps = root / "raw" / "w" / ARM.name / "0" / "steps.jsonl"
         with steps.open(encoding="utf-8") as stream:
             print(f"{args.requests:,} requests, {sum(1 for _ in stream):,} steps, {steps.stat().st_size / 1e6:.0f} MB")
         total, peak = 0.0, 0

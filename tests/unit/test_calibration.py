@@ -12,7 +12,7 @@ from kvlab.allocators.contiguous import SimulatedRequest
 from kvlab.errors import KvlabError, NotRunnable
 from kvlab.paths import ROOT
 from kvlab.raw import RawRun
-from kvlab.records import Sample, Served, Step
+from kvlab.records import Run, Sample, Served, Step
 from kvlab.simulate.forecasts import calibration, forecast
 from kvlab.simulate.step_times import StepTimes
 
@@ -90,8 +90,8 @@ def test_what_was_fitted_predicts_the_same_run(tmp_path):
     ("made", "says"),
     [
         ({"busy": 0.4}, "host-bound: the GPU was busy 40%"),
-        ({"engine": {"compiled": False}}, "eager"),
-        ({"arm": "vllm-contiguous"}, "rows and KV tokens vary together"),
+        ({"engine": {"name": "vllm", "compiled": False}}, "eager"),
+        ({"policy": "orca-max"}, "rows and KV tokens vary together"),
         ({"requests": 3}, "windows of 8 steps; at least 40"),
         ({"jitter": 0.9}, "the model does not fit: R²"),
         ({"status": "failed", "reason": "out of memory"}, "not completed"),
@@ -103,8 +103,25 @@ def test_no_step_times_where_they_would_mislead(tmp_path, made, says):
 
 
 def test_a_run_without_a_paged_arm_says_so(tmp_path):
-    with pytest.raises(NotRunnable, match="no vllm-paged run"):
+    with pytest.raises(NotRunnable, match="that batches with paging"):
         calibration.calibrate(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("recorded", "policy", "fits"),
+    [
+        ({}, "paged", True),
+        ({"reserve_slots": 1024}, "orca-max", False),  # as older versions recorded it
+        ({"policy": "orca-pow2"}, "orca-pow2", False),
+        ({"settings": {"arm": {"feed": "sequential"}}}, "paged", False),
+        ({"settings": {"arm": {"feed": "batch", "options": {"eager": True}}}}, "paged", False),
+        ({"rate": 2.0}, "paged", False),
+        ({"engine": {"name": "transformers"}}, None, False),
+    ],
+)
+def test_step_times_are_fitted_by_what_a_run_recorded_whatever_its_arm_is_called(recorded, policy, fits):
+    run = Run("w", "any-name", 0, "completed", **{"engine": {"name": "vllm"}} | recorded)
+    assert (calibration.policy_of(run), calibration.calibrates(run)) == (policy, fits)
 
 
 def test_time_outside_what_was_calibrated_is_told(tmp_path):

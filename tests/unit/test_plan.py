@@ -206,5 +206,5 @@ def test_bad_input_is_one_line(tmp_path, capsys, words, says):
 def test_a_calibration_without_a_paged_run_is_refused(tmp_path, capsys):
     words = ["plan", "--model", "tiny", "--kv-slots", "4096", "--lengths", "paper", "--calibration", str(tmp_path)]
     assert main(words) == 2
-    assert "no vllm-paged run" in capsys.readouterr().err
+    assert "that batches with paging" in capsys.readouterr().err
     assert list(Path(tmp_path).iterdir()) == []

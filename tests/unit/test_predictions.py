@@ -86,7 +86,7 @@ def test_prompts_have_lengths_only_once_they_are_made(tmp_path, capsys, monkeypa
 def test_a_calibration_that_is_none(tmp_path, capsys):
     (tmp_path / "c.json").write_text(json.dumps(CONFIG))
     assert main(["predict", str(tmp_path / "c.json"), "--calibration", str(tmp_path)]) == 2
-    assert "no vllm-paged run" in capsys.readouterr().err
+    assert "that batches with paging" in capsys.readouterr().err
 
 
 def test_a_larger_pool_never_sustains_less(tmp_path):

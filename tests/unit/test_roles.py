@@ -11,8 +11,15 @@ from kvlab.paths import NOTEBOOK, REPORT, ROOT
 from kvlab.roles import ADMITTING, EAGER, RUNGS, Roles
 
 PACKAGE = ROOT / "workflow" / "kvlab"
-SHOWN = [
-    *(path for wing in ("analyse", "publish") for path in (PACKAGE / wing).rglob("*.py")),
+# What names arms: their declaration, the command line's examples, and the comparison of single arms with other tools.
+NAMING = [
+    PACKAGE / "arms.py",
+    PACKAGE / "cli.py",
+    *(ROOT / "benchmarks" / f"{name}.py" for name in ("peers", "recorder_cost")),
+]
+CHECKED = [
+    *(path for path in [*PACKAGE.rglob("*.py"), *(ROOT / "benchmarks").glob("*.py")] if path not in NAMING),
+    *(ROOT / "workflow" / "rules").glob("*.smk"),
     *(REPORT / "templates").glob("*.j2"),
     *(REPORT / "script").glob("*.js"),
     *REPORT.glob("*.css"),
@@ -33,7 +40,7 @@ def code(path):
     return "\n".join(word for word in words if word.strip('"') not in docs)
 
 
-@pytest.mark.parametrize("path", SHOWN, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", CHECKED, ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_arm_is_named(path):
     text = code(path)
     assert [name for name in ARMS if name in text] == []

@@ -30,11 +30,11 @@ def predict(args: argparse.Namespace) -> int:
     from kvlab.simulate.forecasts import predictions
 
     planned = config.load(Path(args.config))
-    sections = {}
+    sections, arms = {}, planned.section("analyse")["arms"]
     for name, part in planned.workloads.items():
         of = getattr(part.arrivals, "of", None)
         rates = {arm: [of(arm, block) for block in range(part.repeats)] if of else [] for arm in part.arms}
-        sections[name] = planned.section("workload", name) | {"rates": rates}
+        sections[name] = planned.section("workload", name) | {"rates": rates, "arms": arms}
     document = stage.predict_run(
         planned.model_dump(mode="json"), sections, args.calibration, Path("results") / planned.run
     )

@@ -9,8 +9,8 @@ from typing import Any
 from kvlab.errors import NotRunnable
 from kvlab.quantities import Message, Metrics, Quantity, Source
 from kvlab.raw import RawRun
-from kvlab.records import cell, digest, read_text, write_json, write_text
-from kvlab.simulate.forecasts.calibration import CALIBRATES, Calibration, fit
+from kvlab.records import cell, digest, read_run, read_text, write_json, write_text
+from kvlab.simulate.forecasts.calibration import Calibration, calibrates, fit
 from kvlab.simulate.forecasts.forecast import measured
 from kvlab.simulate.forecasts.predictions import Cell, read
 from kvlab.simulate.forecasts.validation import FOLDER, MEASURES, about, add_median, sources_of, validate
@@ -82,7 +82,8 @@ def add_grids(made: Metrics, root: Path, which: Sequence[Sequence[Any]]) -> None
     """Write predicted/grid.json, a grid for each workload, and where paging's gain ends: `…predicted.gain-ends`."""
     grids: dict[str, Any] = {}
     for workload, arm, repeat in which:
-        if arm != CALIBRATES or workload in grids:
+        folder = root / "raw" / str(workload) / str(arm) / str(repeat)
+        if workload in grids or not calibrates(read_run(folder)):
             continue
         raw = RawRun.read(root, str(workload), str(arm), int(repeat))
         if raw.completed and raw.served:

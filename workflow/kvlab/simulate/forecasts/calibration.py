@@ -24,13 +24,12 @@ from scipy.optimize import nnls
 from kvlab.accounting import Columns, Floats
 from kvlab.errors import NotRunnable
 from kvlab.raw import RawRun
-from kvlab.records import Served, Step
+from kvlab.records import Run, Served, Step, read_run
 from kvlab.simulate.step_times import StepTimes
 
 WINDOW = 8  # steps
 FEWEST_WINDOWS = 40
 BUSY = 0.90  # GPU utilisation below which the host limits
-CALIBRATES = "vllm-paged"
 FITS = 0.90  # R² over windows below which the model is not this engine's
 
 
@@ -137,21 +136,18 @@ def utilisation(raw: RawRun) -> float | None:
     return float(np.mean(seen)) if seen else None
 
 
-# The policy of each vLLM arm, for older runs that did not record it.
-POLICY_OF = {
-    "vllm-sequential": "paged",
-    "vllm-contiguous": "orca-max",
-    "vllm-pow2": "orca-pow2",
-    "vllm-oracle": "orca-oracle",
-    "vllm-reserved": "reserved",
-    "vllm-paged": "paged",
-    "vllm-paged-eager": "paged",
-}
+def policy_of(run: Run) -> str | None:
+    """The allocator that decided who ran, by its name in the simulator; None for an engine other than vLLM."""
+    if run.policy or run.engine.get("name") != "vllm":
+        return run.policy
+    return "orca-max" if run.reserve_slots else "paged"  # older runs do not record the policy
 
 
-def policy_of(raw: RawRun) -> str | None:
-    """The allocator that decided who ran, by its name in the simulator; None for another engine's."""
-    return raw.run.policy or POLICY_OF.get(raw.run.arm)
+def calibrates(run: Run) -> bool:
+    """Whether step times may be fitted on the run: vLLM batches with paging, not eager, all requests there at once."""
+    arm = run.settings.get("arm", {})
+    in_batch, eager = arm.get("feed") != "sequential", arm.get("options", {}).get("eager")
+    return policy_of(run) == "paged" and in_batch and not eager and run.rate is None
 
 
 def fit(raw: RawRun) -> Calibration:
@@ -160,9 +156,9 @@ def fit(raw: RawRun) -> Calibration:
     name = raw.name
     if not raw.completed:
         raise NotRunnable(f"{name}: not completed, so it gives no step times")
-    if (policy := policy_of(raw)) != "paged":
+    if (policy := policy_of(run)) != "paged":
         raise NotRunnable(
-            f"{name}: admits by {policy}, where rows and KV tokens vary together; calibrate on {CALIBRATES}"
+            f"{name}: admits by {policy}, where rows and KV tokens vary together; calibrate on a paged run"
         )
     if run.engine.get("compiled") is False:
         raise NotRunnable(
@@ -228,16 +224,17 @@ def _steps_of(work: Work, size: int) -> Floats:
 def calibrate(root: Path) -> tuple[Calibration, RawRun]:
     """The first paged run in `root` that gives step times, repeats in order. NotRunnable says why none does."""
     refused = []
-    for folder in sorted((root / "raw").glob(f"*/{CALIBRATES}/*")):
-        workload, arm, repeat = folder.parts[-3:]
-        raw = RawRun.read(root, workload, arm, int(repeat))
+    for folder in sorted((root / "raw").glob("*/*/*")):
+        if not calibrates(read_run(folder)):
+            continue
+        raw = RawRun.at(folder, root)
         try:
             return fit(raw), raw
         except NotRunnable as error:
             refused.append(str(error))
     if not refused:
         raise NotRunnable(
-            f"{root}: no {CALIBRATES} run in {root / 'raw'}; step times are fitted on one, since only there rows and "
-            "KV tokens vary apart from each other"
+            f"{root}: no run in {root / 'raw'} that batches with paging; step times are fitted on one, since only "
+            "there rows and KV tokens vary apart from each other"
         )
     raise NotRunnable("; ".join(refused))

@@ -16,7 +16,8 @@ from kvlab.measure.passes import Planned, in_block, shuffled
 from kvlab.prepare.arrivals import planned
 from kvlab.prepare.workload import lengths_of
 from kvlab.records import Request, digest, read_lines
-from kvlab.simulate.forecasts.calibration import POLICY_OF, Calibration, calibrate
+from kvlab.roles import EAGER, Roles
+from kvlab.simulate.forecasts.calibration import Calibration, calibrate
 from kvlab.simulate.forecasts.forecast import Setting, forecast
 from kvlab.simulate.forecasts.predictions import Cell, Sustained, sustained
 
@@ -29,10 +30,10 @@ def predict_run(
 ) -> dict[str, Any]:
     """The predictions of a configuration, as `predictions.write` writes them.
 
-    `planned_run`: the configuration as plain data. `sections`: of each workload, the part that makes it, and `rates`:
-    of each arm the rates of each block ([] where all requests are there from the start). `root`: the run's folder,
-    whose workloads are taken where they are made already. Arms whose step times nothing tells are listed with the
-    reason. NotRunnable where `calibration` gives no step times.
+    `planned_run`: the configuration as plain data. `sections`: of each workload, the part that makes it; `arms`, as
+    `Roles` takes them; and `rates`: of each arm the rates of each block ([] where all requests are there from the
+    start). `root`: the run's folder, whose workloads are taken where they are made already. Arms for which the step
+    times do not hold are listed with the reason. NotRunnable where `calibration` gives no step times.
     """
     fitted, raw = calibrate(calibration)
     cells: list[Cell] = []
@@ -40,13 +41,13 @@ def predict_run(
     left_out: dict[str, str] = {}
     origin: dict[str, str] = {}
     for workload, section in sections.items():
-        part = planned_run["workloads"][workload]
+        part, roles = planned_run["workloads"][workload], Roles(section["arms"])
         requests, origin[workload] = _requests(workload, section, root)
         for arm in part["arms"]:
-            if arm not in POLICY_OF or arm.endswith("eager"):
+            if roles.about(arm, "engine") != fitted.engine["name"] or roles.about(arm, "role") == EAGER:
                 left_out[f"{workload}/{arm}"] = f"{raw.name} tells nothing of its step times: another engine or mode"
                 continue
-            setting = _setting(arm, part, planned_run["measure"]["vllm"], raw.run.engine)
+            setting = _setting(roles, arm, part, planned_run["measure"]["vllm"], raw.run.engine)
             cells += _cells(workload, arm, setting, part, section["rates"].get(arm, []), requests, fitted)
             bound = part["arrivals"].get("bound_s_per_token")
             if bound is not None:
@@ -64,17 +65,19 @@ def predict_run(
     }
 
 
-def _setting(arm: str, part: Mapping[str, Any], own: Mapping[str, Any], engine: Mapping[str, Any]) -> Setting:
+def _setting(
+    roles: Roles, arm: str, part: Mapping[str, Any], own: Mapping[str, Any], engine: Mapping[str, Any]
+) -> Setting:
     ahead = own["async_scheduling"]
     return Setting(
-        policy=POLICY_OF[arm],
+        policy=roles.about(arm, "policy") or "paged",  # the engine's own
         pool=part["kv_slots"],
         max_len=part["max_model_len"],
         block=own["block_size"],
         max_running=own["max_num_seqs"],
         token_budget=own["max_num_batched_tokens"],
         asynchronous=bool(engine.get("async_scheduling") if ahead is None else ahead),
-        sequential=arm == "vllm-sequential",
+        sequential=roles.about(arm, "feed") == "sequential",
     )
 
 

@@ -21,7 +21,7 @@ from typing import Any
 from kvlab.errors import KvlabError, NotRunnable
 from kvlab.quantities import Message, Metrics, Quantities, Quantity, Source
 from kvlab.raw import RawRun
-from kvlab.simulate.forecasts.calibration import BUSY, CALIBRATES, Calibration, engine_of, fit, policy_of, utilisation
+from kvlab.simulate.forecasts.calibration import BUSY, Calibration, calibrates, engine_of, fit, policy_of, utilisation
 from kvlab.simulate.forecasts.forecast import Outcome, forecast_of, measured
 
 FOLDER = "predicted"
@@ -85,7 +85,7 @@ def validate(root: Path, which: Sequence[Sequence[Any]], name: str) -> Metrics:
 def _first_fit(runs: Sequence[RawRun], refused: list[str]) -> tuple[Calibration, RawRun] | None:
     """The first paged run with a full queue that gives step times; why the others do not is added to `refused`."""
     for raw in runs:
-        if raw.run.arm != CALIBRATES or raw.run.arrivals:
+        if not calibrates(raw.run):
             continue
         try:
             return fit(raw), raw
@@ -95,7 +95,7 @@ def _first_fit(runs: Sequence[RawRun], refused: list[str]) -> tuple[Calibration,
 
 
 def _undecided(made: Metrics, workload: str, refused: Sequence[str]) -> None:
-    why = refused[0] if refused else f"no {CALIBRATES} run with all requests there from the start"
+    why = refused[0] if refused else "no run that batches with paging and has all requests from the start"
     made.guards.append({"workload": workload, "id": "calibration", "outcome": "not decided", "detail": why})
     for name in CLAIMED if refused else ():
         made.quantities.add(Quantity(_worst(workload, name), None, "share", about("worst", name), 0, [], why_none=why))
@@ -157,7 +157,7 @@ def compare(fitted: Calibration, used: RawRun, raw: RawRun) -> Compared:
     """Predict one run from another's step times. NotRunnable says why they don't hold for it."""
     if not raw.completed:
         raise NotRunnable(f"{raw.run.status}: {raw.run.reason or 'no reason was recorded'}")
-    policy = policy_of(raw)
+    policy = policy_of(raw.run)
     theirs, ours = engine_of(raw), fitted.engine
     if theirs["name"] != ours["name"]:
         raise NotRunnable(f"another engine, {theirs['name']}: {used.name} tells nothing of its step times")
