@@ -8,6 +8,8 @@ import pickle
 import random
 import subprocess
 import threading
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
@@ -119,22 +121,40 @@ def test_no_bytes_are_a_traceback(data):
         pass
 
 
-def test_without_a_path_the_original_is_fetched_by_its_digest(files, monkeypatch):
-    handler = partial(SimpleHTTPRequestHandler, directory=files["pickle"].parent)
+@contextmanager
+def served(folder, monkeypatch):
+    """The address at which the folder's files are."""
     monkeypatch.setattr(SimpleHTTPRequestHandler, "log_message", lambda *_: None)
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=folder)) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        address = f"http://127.0.0.1:{server.server_port}/l.pkl"
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_without_a_path_the_original_is_fetched_by_its_digest(files, monkeypatch):
+    with served(files["pickle"].parent, monkeypatch) as address:
+        address += "/l.pkl"
         monkeypatch.setitem(artifact.FILES, "sharegpt", artifact.ArtifactFile(address, (digest(files["pickle"]),)))
         assert artifact.read("sharegpt", None).pairs() == PAIRS
         monkeypatch.setitem(artifact.FILES, "sharegpt", artifact.ArtifactFile(address, ("0" * 64,)))
         with pytest.raises(LogError, match="sha256"):
             artifact.read("sharegpt", None)
-        server.shutdown()
     with pytest.raises(LogError, match=r"127\.0\.0\.1.*can't be read"):
         artifact.read("sharegpt", None)
     with pytest.raises(ConfigError, match="KVLAB_ALPACA"):
         artifact.read("alpaca", None)
+
+
+@needs_sharegpt
+def test_the_original_is_fetched_by_the_digest_that_is_pinned(tmp_path, monkeypatch):
+    """The pairs of the CSV, pickled as the artifact's authors did, are the original, byte for byte."""
+    pairs = artifact.read("sharegpt", SHAREGPT).pairs()
+    (tmp_path / "original.pkl").write_bytes(pickle.dumps(pairs, protocol=3))
+    known = artifact.FILES["sharegpt"]
+    assert digest(tmp_path / "original.pkl") == known.digests[0]
+    with served(tmp_path, monkeypatch) as address:
+        monkeypatch.setitem(artifact.FILES, "sharegpt", replace(known, address=f"{address}/original.pkl"))
+        assert artifact.read("sharegpt", "download").pairs() == pairs
 
 
 def authors(pairs, rate, duration, seed):
