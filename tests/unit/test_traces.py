@@ -29,7 +29,8 @@ from kvlab.simulate.studies.cases import POLICIES
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
-FIG2 = {"rate": 4, "duration_s": 60, "window_s": [20, 60], "step_ms": [30, 28, 33], "seeds": 3}
+SHORT = {"duration_s": 60, "window_s": [20, 60], "step_ms": [30]}
+FIG2 = {"rate": 4, **SHORT, "step_ms": [30, 28, 33], "seeds": 3}
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +107,45 @@ def test_another_file_decides_no_claim(made):
     assert {(one.verdict, one.note) for one in verdicts} == {
         ("not decided", "the lengths are of another file than the artifact's")
     }
+
+
+@pytest.mark.parametrize(("output", "decided"), [(58, {"held", "failed", "informative"}), (60, {"not decided"})])
+def test_a_file_of_no_known_digest_decides_where_its_means_are_those_of_fig_11(output, decided, tmp_path):
+    file = tmp_path / "alpaca.csv"
+    pairs = [(19, output), (20, output + 1)] * 400 + [(2000, 100)]  # the last one is dropped by the authors' filter
+    file.write_text("prompt_tokens,output_tokens\n" + "".join(f"{p},{o}\n" for p, o in pairs))
+    lengths = {"kind": "alpaca", "path": str(file)}
+    stage.simulate(section({"fig13b": {"lengths": lengths, "rate": 30, **SHORT}}), tmp_path)
+    found = [one for one in stage.read_claims(tmp_path) if one.id.startswith("trace.fig13b.")]
+    assert len(found) == 4
+    assert {one.verdict for one in found} <= decided
+    means = f"prompts and outputs of 19.50 and {output}.50 tokens, 19.31 and 58.45 in Fig. 11"
+    assert all(one.note.endswith(means) for one in found)
+
+
+def test_the_requests_together_are_shown_at_each_step_time(own, tmp_path, monkeypatch, capsys):
+    asked = {"fig13a": {"lengths": own, "rate": 4, **SHORT, "step_ms": [40, 20, 30], "seeds": 2}}
+    found = stage.simulate(section(asked), tmp_path).quantities
+    by_id = {one.id: one for one in stage.read_claims(tmp_path)}
+    claim = by_id["trace.fig13a.paged.running"]
+    assert list(claim.by_step) == ["20", "30", "40"]
+    running = [found[key].value for key in claim.by_step.values()]
+    assert running == sorted(running)  # bound by arrivals
+    assert by_id["trace.fig2.paged.tokens"].by_step == {}
+    simulation_table.show_claims([*by_id.values()], found, stage.read_traces(tmp_path))
+    said = capsys.readouterr().out
+    assert (
+        "fig13a: 4 requests/s, means over iterations from 20 to 60 s, a step of 40 ms (others: 20, 30), seed 0" in said
+    )
+    points = ", ".join(f"{value:.2f} at {ms} ms" for ms, value in zip((20, 30, 40), running, strict=True))
+    assert f"- trace.fig13a.paged.running: {points}\n" in said
+
+
+def test_a_trace_that_is_no_longer_asked_for_leaves_no_numbers(own, tmp_path):
+    stage.simulate(section({"fig2": {"lengths": own, "rate": 4, **SHORT}}), tmp_path)
+    found = stage.simulate(section({}), tmp_path).quantities
+    assert not [quantity.id for quantity in found if ".fig2." in quantity.id]
+    assert not [one.id for one in stage.read_claims(tmp_path) if one.spread]
 
 
 def test_the_table_shows_the_spread_and_what_the_scripts_do_differently(made, capsys):
@@ -215,6 +255,7 @@ def test_with_the_authors_requests_every_bar_of_fig_2_is_within_a_point(tmp_path
         decided = {one.verdict for key, one in verdicts.items() if key.startswith(f"trace.{name}.")}
         assert decided == {"held"} | ({"informative"} if name == "fig13a" else set())
     # Bound by arrivals: the paper's batch needs a longer step, and between the simulated ones by straight lines.
+    assert {28, 29, 30, 31, 32, 33} == {*asked["fig2"]["step_ms"]}
     running = [found[f"simulated.fig13a.paged.{step}ms-seed0.running"].value for step in (40, 45)]
     assert running[0] < 30.42 < running[1]
     step = found["simulated.fig13a.paged.step-of-paper-batch"]

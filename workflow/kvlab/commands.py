@@ -120,7 +120,8 @@ def simulated(args: argparse.Namespace) -> int:
     from kvlab.publish import simulation_table
     from kvlab.simulate.studies import stage
 
-    simulation_table.show_claims(stage.read_claims(args.run), stage.read_quantities(args.run))
+    found = stage.read_quantities(args.run), stage.read_traces(args.run)
+    simulation_table.show_claims(stage.read_claims(args.run), *found)
     terminal.show(f"\nfigures: {(args.run / 'simulated' / 'figures').resolve()}")
     return 0
 

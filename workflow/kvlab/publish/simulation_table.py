@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from kvlab import terminal
 from kvlab.accounting import SHARES
@@ -13,6 +13,7 @@ from kvlab.raw import RawRun
 from kvlab.simulate.studies import paper_values
 from kvlab.simulate.studies.cases import POLICIES
 from kvlab.simulate.studies.paper_values import Verdict
+from kvlab.simulate.studies.traces import Replayed
 
 CALIBRATED = (
     "A match of Fig. 2 and 13a is a consistency check of the definitions, not an independent reproduction: lengths are "
@@ -21,11 +22,11 @@ CALIBRATED = (
 )
 
 
-def show_claims(verdicts: Sequence[Verdict], found: Quantities) -> int:
+def show_claims(verdicts: Sequence[Verdict], found: Quantities, replayed: Sequence[Replayed] = ()) -> int:
     """Print a line a claim: what, where, the paper's value, ours, the range, the verdict. Returns how many failed.
 
-    The authors' own requests also have the range over other step times and seeds; what their scripts do differently
-    from the paper's text follows.
+    The authors' own requests (`replayed`) also have the range over other step times and seeds; the requests together
+    by step time, and what their scripts do differently from the paper's text, follow.
     """
     table = terminal.table("", "", "paper", "simulated", "expected", "verdict", "other steps", "other seeds", left=2)
     for verdict in verdicts:
@@ -45,10 +46,31 @@ def show_claims(verdicts: Sequence[Verdict], found: Quantities) -> int:
     terminal.show(CALIBRATED)
     if any(verdict.spread for verdict in verdicts):
         terminal.show("\nRows of trace.…: the authors' own requests, arriving when theirs did; nothing is fitted.")
-        terminal.show(f"{look_up('en', 'simulated.differ')}:")
+        for line in _settings(replayed):
+            terminal.show(f"- {line}")
+        for verdict in (one for one in verdicts if one.by_step):
+            steps = (
+                f"{_number(found[key].value or 0.0, verdict.unit)} at {ms} ms" for ms, key in verdict.by_step.items()
+            )
+            terminal.show(f"- {verdict.id}: {', '.join(steps)}")
+        terminal.show(f"\n{look_up('en', 'simulated.differ')}:")
         for text in look_up("en", "simulated.differences").values():
             terminal.show(f"- {text.format(**paper_values.read()['artifact'])}")
     return sum(verdict.verdict == "failed" for verdict in verdicts)
+
+
+def _settings(replayed: Sequence[Replayed]) -> Iterator[str]:
+    """A line a trace: what was simulated, the step time that is compared first."""
+    for trace in dict.fromkeys(line.trace for line in replayed):
+        mine = [line for line in replayed if line.trace == trace]
+        first, steps = mine[0], list(dict.fromkeys(f"{line.step_ms:g}" for line in mine))
+        begin, end = first.window_s
+        others = f" (others: {', '.join(steps[1:])})" if steps[1:] else ""
+        seeds = len({line.seed for line in mine})
+        yield (
+            f"{trace}: {first.rate:g} requests/s, means over iterations from {begin:g} to {end:g} s, a step of "
+            f"{steps[0]} ms{others}, seed 0{f' (others: 1 to {seeds - 1})' if seeds > 1 else ''}"
+        )
 
 
 def show_replay(found: Sequence[Quantity], raw: RawRun) -> None:

@@ -103,10 +103,11 @@ class Content:
         for claim in self.facts.document("simulated/claims.json"):
             quantity = known.get(claim["quantity"])
             spread = {by: [known[key] for key in ends] for by, ends in claim.get("spread", {}).items()}
-            for one in (quantity, *(end for ends in spread.values() for end in ends)):
+            steps = {ms: known[key] for ms, key in claim.get("by_step", {}).items()}
+            for one in (quantity, *(end for ends in spread.values() for end in ends), *steps.values()):
                 if one is not None:
                     self.more.setdefault(one.id, one)
-            shown.append(claim | {"quantity": quantity, "spread": spread})
+            shown.append(claim | {"quantity": quantity, "spread": spread, "by_step": steps})
         return shown
 
     @property

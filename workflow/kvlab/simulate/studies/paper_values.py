@@ -16,6 +16,7 @@ import yaml
 
 from kvlab.errors import LogError
 from kvlab.paths import DATA, lengths_variable
+from kvlab.prepare import artifact
 from kvlab.quantities import Message, Quantities, Quantity, Source
 from kvlab.records import digest, read_lines, read_text, write_lines
 from kvlab.simulate.studies import traces
@@ -29,7 +30,7 @@ def read(path: Path = VALUES) -> dict[str, Any]:
     """The paper's values; LogError where the file is not what it should be."""
     try:
         values: dict[str, Any] = yaml.safe_load(read_text(path))
-        if missing := {"models", "printed_to", "claims", "artifact", "ordering", "ranges"} - set(values):
+        if missing := {"models", "printed_to", "fig11", "claims", "artifact", "ordering", "ranges"} - set(values):
             raise ValueError(f"{', '.join(sorted(missing))}: missing")
         return values
     except (yaml.YAMLError, TypeError, ValueError) as error:
@@ -98,6 +99,7 @@ class Verdict:
     `verdict`: held, failed, not decided (not simulated), or informative (the paper's value is of another
     situation, as the note says). `paper` None where it has no such value; ours must then be between `low` and `high`.
     `spread`: the quantities of the least and the most over step times and over seeds, by "steps" and "seeds".
+    `by_step`: of requests that run together, the quantity at each step time, by the time in ms.
     """
 
     id: str
@@ -111,6 +113,7 @@ class Verdict:
     verdict: str
     note: str = ""
     spread: dict[str, tuple[str, str]] = field(default_factory=dict)
+    by_step: dict[str, str] = field(default_factory=dict)
 
 
 def judge(quantities: Quantities, section: dict[str, Any], replayed: Sequence[traces.Replayed] = ()) -> list[Verdict]:
@@ -121,7 +124,9 @@ def judge(quantities: Quantities, section: dict[str, Any], replayed: Sequence[tr
     values = read()
     rows = list(_table1(values, quantities))
     rows += [
-        _of_trace(quantities, claim, section["traces"], replayed) for claim in values["claims"] if "trace" in claim
+        _of_trace(quantities, claim, section["traces"], replayed, values["fig11"])
+        for claim in values["claims"]
+        if "trace" in claim
     ]
     for claim in values["claims"]:
         low, high = claim["paper"] - claim["tolerance"], claim["paper"] + claim["tolerance"]
@@ -133,7 +138,11 @@ def judge(quantities: Quantities, section: dict[str, Any], replayed: Sequence[tr
 
 
 def _of_trace(
-    quantities: Quantities, claim: dict[str, Any], asked: dict[str, Any], replayed: Sequence[traces.Replayed]
+    quantities: Quantities,
+    claim: dict[str, Any],
+    asked: dict[str, Any],
+    replayed: Sequence[traces.Replayed],
+    fig11: dict[str, Any],
 ) -> Verdict:
     """A claim on the authors' own requests: trace `fig2` for the claim `fig2.orca-max.tokens`."""
     trace, policy, measure = claim["id"].split(".")
@@ -147,7 +156,25 @@ def _of_trace(
         verdict = replace(verdict, note=f"the lengths are not here; {name} names the file, config/README.md says more")
     if lengths.get("sha256"):
         verdict = replace(verdict, verdict="not decided", note="the lengths are of another file than the artifact's")
-    return replace(verdict, spread=traces.spread(replayed, trace, policy, measure))
+    elif verdict.ours is not None and not artifact.FILES[lengths["kind"]].digests:
+        mine = next(line for line in replayed if line.trace == trace)
+        near, means = _as_in_fig11(mine, fig11[lengths["kind"]], fig11["within"])
+        said = "; ".join(filter(None, (verdict.note, means)))
+        verdict = replace(verdict, verdict=verdict.verdict if near else "not decided", note=said)
+    steps = traces.by_step(replayed, trace, policy, measure) if measure == "running" else {}
+    return replace(verdict, spread=traces.spread(replayed, trace, policy, measure), by_step=steps)
+
+
+def _as_in_fig11(line: traces.Replayed, printed: dict[str, float], within: float) -> tuple[bool, str]:
+    """Whether a file of which no digest is known has the means of Fig. 11, and both sides' numbers."""
+    ours = {name: getattr(line, name) for name in printed}
+    near = all(abs(ours[name] / mean - 1) <= within for name, mean in printed.items())
+    both = (
+        " and ".join(f"{mean:.2f}" for mean in ours.values()),
+        " and ".join(f"{mean:.2f}" for mean in printed.values()),
+    )
+    says = "the file is known by its means only" if near else "not the artifact's lengths"
+    return near, f"{says}: prompts and outputs of {both[0]} tokens, {both[1]} in Fig. 11"
 
 
 def _verdict(quantities: Quantities, claim: dict[str, Any], paper: float | None, low: float, high: float) -> Verdict:

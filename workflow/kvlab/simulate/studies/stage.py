@@ -52,7 +52,7 @@ def simulate(section: dict[str, Any], root: Path) -> Metrics:
         write_lines(folder / TRACES, traces.run(section["traces"], base))
     metrics = quantities(section, root)
     metrics.write(folder / "metrics.json")
-    verdicts = paper_values.judge(metrics.quantities, section, read_traces(root))
+    verdicts = paper_values.judge(metrics.quantities, section, read_traces(root) if section["traces"] else ())
     write_json(folder / "claims.json", [asdict(verdict) for verdict in verdicts])
     return metrics
 
@@ -153,7 +153,7 @@ def quantities(section: dict[str, Any], root: Path) -> Metrics:
             metrics.quantities.add(quantity)
         for quantity in paper_values.load_quantities(metrics.quantities, points):
             metrics.quantities.add(quantity)
-    if lines := read_traces(root):
+    if section["traces"] and (lines := read_traces(root)):
         where = (f"{FOLDER}/{TRACES}", digest(root / FOLDER / TRACES))
         batch = traces.step_of_batch(lines, "fig13a", paper_values.paper_batch(), *where)
         for quantity in (*traces.quantities(lines, *where), *batch):

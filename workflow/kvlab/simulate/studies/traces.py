@@ -16,6 +16,7 @@ import numpy as np
 from kvlab.accounting import SHARES
 from kvlab.allocators.contiguous import SimulatedRequest
 from kvlab.prepare import artifact
+from kvlab.prepare.lengths import PAPER_MAX_TOTAL, fitting
 from kvlab.quantities import Message, Quantity, Source
 from kvlab.simulate.scheduler import Scheduler
 from kvlab.simulate.step_times import StepTimes
@@ -31,6 +32,7 @@ class Replayed:
 
     `rate`: requests a second. `requests` arrived within `duration_s`; means over `iterations`, those that began within
     `window_s`: the shares of the pool, 0 to 1; `running` and `waiting`, requests; `preempted`, how many times.
+    `prompt_mean` and `output_mean`: tokens, of all pairs of the file after the authors' filter.
     """
 
     trace: str
@@ -49,6 +51,8 @@ class Replayed:
     running: float
     waiting: float
     preempted: int
+    prompt_mean: float
+    output_mean: float
 
     @property
     def label(self) -> str:
@@ -75,6 +79,7 @@ def run(traces: dict[str, dict[str, Any]], base: Case) -> Iterator[Replayed]:
 
 def _serve(name: str, settings: dict[str, Any], policy: str, step_ms: float, seed: int, base: Case) -> Replayed:
     pairs = artifact.read(**settings["lengths"])
+    kept = fitting(pairs, max_total=PAPER_MAX_TOTAL - 1)
     drawn, arrivals = artifact.trace(pairs, settings["rate"], settings["duration_s"], seed)
     asked = zip(drawn.pairs(), arrivals.tolist(), strict=True)
     jobs = [SimulatedRequest(number, *pair, arrival) for number, (pair, arrival) in enumerate(asked)]
@@ -105,6 +110,8 @@ def _serve(name: str, settings: dict[str, Any], policy: str, step_ms: float, see
         running=found.mean("running"),
         waiting=found.mean("waiting"),
         preempted=int(found.preempted.sum()),
+        prompt_mean=float(kept.prompt.mean()),
+        output_mean=float(kept.output.mean()),
     )
 
 
@@ -148,6 +155,16 @@ def spread(found: Sequence[Replayed], trace: str, policy: str, measure: str) -> 
             keys = [f"simulated.{trace}.{policy}.{line.label}.{measure}" for line in (ordered[0], ordered[-1])]
             ends[name] = (keys[0], keys[1])
     return ends
+
+
+def by_step(found: Sequence[Replayed], trace: str, policy: str, measure: str) -> dict[str, str]:
+    """The quantity of `measure` at each step time, by the time in ms; none where there is one step time."""
+    mine = [line for line in found if (line.trace, line.policy, line.seed) == (trace, policy, 0)]
+    keys = {
+        f"{line.step_ms:g}": f"simulated.{trace}.{policy}.{line.label}.{measure}"
+        for line in sorted(mine, key=lambda line: line.step_ms)
+    }
+    return keys if len(keys) > 1 else {}
 
 
 def step_of_batch(lines: list[Replayed], trace: str, batch: float, file: str, sha256: str) -> Iterator[Quantity]:
