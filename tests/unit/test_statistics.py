@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.stats  # noqa: F401  the first interval would import it, and hypothesis limits the time of an example
 from hypothesis import given
 from hypothesis import strategies as st
 

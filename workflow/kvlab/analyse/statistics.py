@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from kvlab.quantities import Message, Said
 
@@ -63,6 +62,8 @@ def ratio_interval(top: Sequence[float], bottom: Sequence[float], settings: Sett
         return None
     if np.ptp(logs) <= 1e-12:
         return math.exp(logs[0]), math.exp(logs[0])
+    from scipy import stats
+
     found = stats.ttest_1samp(logs, 0.0).confidence_interval(settings.confidence)
     return math.exp(found.low), math.exp(found.high)
 
@@ -83,6 +84,8 @@ def _bootstrap(
     if all(len(set(s)) == 1 for s in samples):  # no spread: the interval is the value, and SciPy would warn
         value = float(statistic(*[np.asarray(s, dtype=float) for s in samples], axis=-1))
         return value, value
+    from scipy import stats
+
     found = stats.bootstrap(
         [np.asarray(s, dtype=float) for s in samples],
         statistic,

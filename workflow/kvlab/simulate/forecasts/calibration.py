@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.optimize import nnls
 
 from kvlab.accounting import Columns, Floats
 from kvlab.errors import NotRunnable
@@ -180,6 +179,8 @@ def fit(raw: RawRun) -> Calibration:
             f"{name}: {len(steps)} windows of {WINDOW} steps; at least {FEWEST_WINDOWS} are needed, some seconds of a "
             "small batch and 8 s of a full one"
         )
+    from scipy.optimize import nnls  # half a second, which most commands do without
+
     made = np.column_stack((steps, work.rows, work.kv_tokens, work.prefill_tokens))
     scale = np.maximum(made.max(axis=0), 1e-12)
     coefficients = nnls(made / scale, work.seconds)[0] / scale
