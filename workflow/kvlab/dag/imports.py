@@ -70,16 +70,7 @@ def imports(source: str, here: str) -> list[str]:
 
 
 def _found(tree: ast.Module, here: str) -> Iterator[str]:
-    typing_only = {
-        id(node)
-        for block in ast.walk(tree)
-        if isinstance(block, ast.If) and ast.unparse(block.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
-        for statement in block.body
-        for node in ast.walk(statement)
-    }
-    for node in ast.walk(tree):
-        if id(node) in typing_only:
-            continue
+    for node in _statements(tree.body):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -87,3 +78,13 @@ def _found(tree: ast.Module, here: str) -> Iterator[str]:
             source = ".".join(filter(None, [base if node.level else "", node.module or ""]))
             yield source
             yield from (f"{source}.{alias.name}" for alias in node.names)
+
+
+def _statements(block: Iterable[ast.AST]) -> Iterator[ast.AST]:
+    """All statements of a block, those within others too; expressions, which hold no import, are not entered."""
+    for node in block:
+        yield node
+        typing_only = isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
+        for name in ("body", "orelse", "finalbody", "handlers", "cases"):
+            if not (typing_only and name == "body"):
+                yield from _statements(getattr(node, name, ()))
