@@ -18,6 +18,10 @@ from kvlab.measure.engines import environment
 from kvlab.measure.job import Job
 from kvlab.measure.run import measure
 from kvlab.records import Request, Run, read_run, write_lines
+from tests.conftest import CACHES
+
+# As each job on a CPU has it. torch reads it once, when it is imported, and tests import it before their first job.
+os.environ.setdefault("TORCH_COMPILE_DISABLE", "1")
 
 LENGTH = 128  # max_model_len
 SLOTS = 4 * LENGTH
@@ -137,7 +141,7 @@ def measured_apart(tmp_path: Path, model: Path, workload: Path) -> Callable[...,
         script = tmp_path / "child.py"
         script.write_text(CHILD)
         ours = ("VLLM_", "KVLAB_", "TORCH_COMPILE_DISABLE", "CUDA_VISIBLE_DEVICES")  # set by what ran here before
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+        environment = {name: value for name, value in os.environ.items() if name in CACHES or not name.startswith(ours)}
         environment |= {"PYTHONPATH": str(Path(kvlab.__file__).parents[1])} | (variables or {})
         command = [sys.executable, str(script), json.dumps(section(arm, **asked)), arm, str(model), str(workload)]
         done = subprocess.run(
