@@ -8,6 +8,8 @@ const page = {
   pick(text) { return Array.isArray(text) ? text[this.language === "zh" ? 1 : 0] : text; },
   fill(text, values) { return text.replace(/\{(\w+)\}/g, (_, name) => values[name]); },
   all(selector, within = document) { return [...within.querySelectorAll(selector)]; },
+  // A text is set where it differs: setting it lays the page out anew.
+  tell(element, text) { if (element.textContent !== text) element.textContent = text; },
 
   // What the reader has chosen is kept in the address after the #, so that a reload and a copied link keep it: a page
   // that was opened as a file may change no other part of its address. A place on the page comes first.

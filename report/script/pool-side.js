@@ -36,6 +36,7 @@ class PoolSide {
     this.gap = Math.min(this.wide, this.high) > 14 * ratio ? 2 * ratio : Math.min(this.wide, this.high) > 5 * ratio ? ratio : 0;
     this.patterns = new Map();
     this.frame = -2;
+    this.slots = null;
   }
 
   // Index of the step that holds at `ms`; -1 before the first, t.length after the end.
@@ -57,20 +58,22 @@ class PoolSide {
     const held = inside ? this.part.frames[frame] : [];
     this.placed = !inside ? [] : this.look.grouped ? poolData.grouped(this.part, frame) : this.part.places[frame];
     this.element.dataset.step = inside ? this.part.step[frame] : "";
-    this.draw(held);
+    this.draw(held, force);
     const slots = poolData.shares(this.part, held);
-    PoolSide.SHARES.forEach((name, i) => {
-      const share = slots[name] / this.part.pool;
-      this.bars[i].style.width = `${100 * share}%`;
-      this.numbers[i].textContent = this.look.percent(share);
-    });
+    this.held = PoolSide.SHARES.map((name) => slots[name] / this.part.pool);
+    this.held.forEach((share, i) => { this.bars[i].style.width = `${100 * share}%`; });
+  }
+
+  // The numbers of the step that is shown. To lay out text takes longer than to draw a step.
+  write() {
+    const { frame } = this, inside = frame >= 0 && frame < this.part.t.length;
+    this.held.forEach((share, i) => page.tell(this.numbers[i], this.look.percent(share)));
     const text = page.words[page.language].script;
     if (inside) {
       const waiting = this.part.waitingAt[frame], preempted = this.part.preemptedAt[frame];
-      this.status.textContent = page.fill(text.status, { running: held.length, waiting })
-        + (preempted ? page.fill(text.preempted, { preempted }) : "");
+      page.tell(this.status, page.fill(text.status, { running: this.part.frames[frame].length, waiting }) + (preempted ? page.fill(text.preempted, { preempted }) : ""));
     } else {
-      this.status.textContent = frame < 0 ? text.before : page.fill(text.done, { t: this.look.seconds(this.part.end) });
+      page.tell(this.status, frame < 0 ? text.before : page.fill(text.done, { t: this.look.seconds(this.part.end) }));
     }
   }
 
@@ -119,46 +122,69 @@ class PoolSide {
     }
   }
 
-  draw(held) {
-    const { pen, part, look } = this;
-    pen.clearRect(0, 0, this.canvas.width, this.canvas.height);
+  // What each slot holds: 0 nothing, else 4 × its request + 1 where it stores a token, 2 where it will, 3 where it never does.
+  map(held) {
+    const { part } = this, slots = this.spare?.length === part.pool ? this.spare.fill(0) : new Uint32Array(part.pool);
+    held.forEach(([request, stored, had], i) => {
+      const charged = Math.max(had, part.reserve), filled = Math.max(stored, Math.min(charged, part.final[request]));
+      [[0, stored], [stored, filled], [filled, charged]].forEach(([from, limit], kind) => {
+        for (let k = Math.floor(from / part.unit); k < this.placed[i].length && k * part.unit < limit; k += 1) {
+          const first = (this.placed[i][k] - k) * part.unit;
+          slots.fill(4 * request + kind + 1, first + Math.max(from, k * part.unit), first + Math.min(limit, (k + 1) * part.unit));
+        }
+      });
+    });
+    return slots;
+  }
+
+  // Only cells that changed since the step before are drawn again; `whole`: all of them.
+  draw(held, whole) {
+    const { cell, part } = this, was = this.slots?.length === part.pool && !whole ? this.slots : null, slots = this.map(held);
+    const changed = (from) => {
+      for (let at = from; at < from + cell && at < part.pool; at += 1) if (slots[at] !== was[at]) return true;
+      return false;
+    };
+    if (!was) this.pen.clearRect(0, 0, this.canvas.width, this.canvas.height);
+    for (let from = 0; from < part.pool; from += cell) {
+      if (was && !changed(from)) continue;
+      let to = from + cell;
+      while (to < part.pool && (!was || changed(to))) to += cell;
+      this.paint(slots, from, Math.min(to, part.pool));
+      from = to;
+    }
+    [this.slots, this.spare] = [slots, this.slots];
+  }
+
+  // The slots from `from` to `to`, whole cells.
+  paint(slots, from, to) {
+    const { pen, cell, columns, wide, high, gap, look } = this;
     pen.fillStyle = look.free;
-    this.fill(0, part.pool);
-    if (this.gap) { // a free cell is an outline
+    this.fill(from, to);
+    if (gap) { // a free cell is an outline
       pen.fillStyle = look.paper;
-      const line = Math.max(1, this.gap / 2);
-      for (let at = 0; at * this.cell < part.pool; at += 1) {
-        const x = at % this.columns, y = Math.floor(at / this.columns), share = Math.min(1, part.pool / this.cell - at);
-        const left = Math.round(x * this.wide) + line, top = Math.round(y * this.high) + line;
-        const width = (Math.round((x + 1) * this.wide) - this.gap - Math.round(x * this.wide)) * share - 2 * line;
-        pen.fillRect(left, top, Math.max(0, width), Math.round((y + 1) * this.high) - this.gap - line - top);
+      const line = Math.max(1, gap / 2);
+      for (let at = from / cell; at * cell < to; at += 1) {
+        const x = at % columns, y = Math.floor(at / columns), share = Math.min(1, to / cell - at);
+        const left = Math.round(x * wide) + line, top = Math.round(y * high) + line;
+        const width = (Math.round((x + 1) * wide) - gap - Math.round(x * wide)) * share - 2 * line;
+        pen.fillRect(left, top, Math.max(0, width), Math.round((y + 1) * high) - gap - line - top);
       }
     }
-    held.forEach(([request, stored, had], i) => {
-      const charged = Math.max(had, part.reserve), filled = Math.min(charged, part.final[request]);
-      const colour = this.colour(request), faded = look.followed !== null && look.followed !== request;
-      const places = this.placed[i];
-      const spans = [[0, stored, colour, 1], [stored, filled, colour, 0.34], [Math.max(stored, filled), charged, this.hatch(colour), 0.7]];
-      for (const [from, limit, style, alpha] of spans) {
-        if (limit <= from) continue;
-        for (let k = Math.floor(from / part.unit); k < places.length && k * part.unit < limit; k += 1) {
-          let last = k; // neighbours in one go
-          while (last + 1 < places.length && (last + 1) * part.unit < limit && places[last + 1] === places[last] + 1) last += 1;
-          const begin = places[k] * part.unit + Math.max(0, from - k * part.unit);
-          const end = places[last] * part.unit + Math.min(part.unit, limit - last * part.unit);
-          if (alpha < 1 || faded) {
-            pen.globalAlpha = 1;
-            pen.fillStyle = look.paper;
-            this.fill(begin, end);
-          }
-          pen.globalAlpha = faded ? alpha * 0.18 : alpha;
-          pen.fillStyle = style;
-          this.fill(begin, end);
-          k = last;
-        }
+    for (let at = from, end; at < to; at = end) {
+      end = at + 1;
+      while (end < to && slots[end] === slots[at]) end += 1;
+      if (!slots[at]) continue;
+      const request = slots[at] >> 2, kind = slots[at] & 3, faded = look.followed !== null && look.followed !== request;
+      const alpha = [1, 0.34, 0.7][kind - 1] * (faded ? 0.18 : 1);
+      if (alpha < 1) {
+        pen.fillStyle = look.paper;
+        this.fill(at, end);
       }
+      pen.globalAlpha = alpha;
+      pen.fillStyle = kind === 3 ? this.hatch(this.colour(request)) : this.colour(request);
+      this.fill(at, end);
       pen.globalAlpha = 1;
-    });
+    }
   }
 
   // The request under a point of the canvas; null where none holds that slot.
@@ -167,8 +193,8 @@ class PoolSide {
     if (frame < 0 || frame >= part.t.length) return null;
     const column = Math.min(this.columns - 1, Math.max(0, Math.floor((x / this.canvas.clientWidth) * this.columns)));
     const slot = (Math.floor((y / this.canvas.clientHeight) * this.rows) * this.columns + column) * this.cell;
-    const found = this.placed.findIndex((places) => places.some((place) => slot > place * part.unit - this.cell && slot < (place + 1) * part.unit));
-    return found < 0 ? null : part.frames[frame][found][0];
+    const held = this.slots.subarray(Math.max(0, slot), slot + this.cell).find((code) => code);
+    return held === undefined ? null : held >> 2;
   }
 
   follow(request) {

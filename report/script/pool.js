@@ -6,18 +6,24 @@
   const get = (id) => document.getElementById(id);
   const USUAL_CELL = 16, LARGEST_CELL = 128;
   const PLAY_MS = 14000; // from start to end, however long the run took
+  const WORDS_MS = 100; // while it plays, numbers are written ten times a second
   const still = matchMedia("(prefers-reduced-motion: reduce)"), narrow = matchMedia("(max-width: 40rem)");
   const words = () => page.words[page.language].script;
-  const number = (options) => new Intl.NumberFormat(page.root.lang, options);
+  const formats = new Map(); // of each language; to make one takes longer than to draw a step
+  const number = (name, options) => {
+    const key = `${name} ${page.root.lang}`;
+    if (!formats.has(key)) formats.set(key, new Intl.NumberFormat(page.root.lang, options));
+    return formats.get(key);
+  };
   const look = {
     dark: false, free: "#888", paper: "#fff", hues: new Map(), grouped: false, followed: null,
-    percent: (share) => number({ style: "percent", minimumFractionDigits: 1, maximumFractionDigits: 1, roundingMode: "halfEven" }).format(share),
-    seconds: (ms) => number({ minimumFractionDigits: 2, maximumFractionDigits: 2 }).format(ms / 1000),
+    percent: (share) => number("percent", { style: "percent", minimumFractionDigits: 1, maximumFractionDigits: 1, roundingMode: "halfEven" }).format(share),
+    seconds: (ms) => number("seconds", { minimumFractionDigits: 2, maximumFractionDigits: 2 }).format(ms / 1000),
   };
   const sides = page.all(".pool", view).map((element) => new PoolSide(element, look));
   const slider = get("pool-slider"), play = get("pool-play"), follow = get("pool-follow"), workload = get("pool-workload");
   const MOST = Number(slider.max);
-  let opened = null, pinned = null, position = 0, playing = false, last = 0;
+  let opened = null, pinned = null, position = 0, playing = false, last = 0, written = 0;
   const chosen = (name) => view.querySelector(`[name=${name}]:checked`).value;
   const own = () => chosen("pool-clock") === "own";
   const longest = () => Math.max(...sides.map((side) => side.part.end));
@@ -76,10 +82,13 @@
   function show(force) {
     for (const side of sides) side.show(side.at(clock(side)), force);
     slider.value = Math.round(position * MOST);
-    const text = own() ? `${Math.round(position * 100)}%` : page.fill(words().at, { t: look.seconds(position * longest()) });
-    if (get("pool-time").textContent !== text) get("pool-time").textContent = text;
+    const now = performance.now();
+    if (playing && !force && now - written < WORDS_MS) return;
+    written = now;
+    for (const side of sides) side.write();
+    page.tell(get("pool-time"), own() ? `${Math.round(position * 100)}%` : page.fill(words().at, { t: look.seconds(position * longest()) }));
     get("pool-hint").hidden = look.followed !== null;
-    get("pool-request").textContent = look.followed === null ? "" : sides.map((side) => side.follow(look.followed)).join(" · ");
+    page.tell(get("pool-request"), look.followed === null ? "" : sides.map((side) => side.follow(look.followed)).join(" · "));
     if (!playing) describe();
   }
 
@@ -140,7 +149,7 @@
   play.addEventListener("click", () => {
     if (playing) {
       stop();
-      describe();
+      show();
       moved();
       return;
     }

@@ -148,6 +148,45 @@ def test_the_grid_is_sharp_and_fills_its_place(open_page):
             assert place == pytest.approx(whole, abs=1)
 
 
+def test_a_step_draws_what_changed_and_leaves_the_picture_of_a_whole_drawing(open_page):
+    drawn = """(count) => {
+      const pen = CanvasRenderingContext2D.prototype, fill = pen.fillRect;
+      window.filled = 0;
+      pen.fillRect = function (...box) { window.filled += 1; fill.apply(this, box); };
+    }"""
+    picture = "() => [...document.querySelectorAll('.pool canvas')].map((one) => one.toDataURL())"
+    for width, order in ((1280, "place"), (390, "request")):
+        page = open_page("#lang=en", viewport={"width": width, "height": 900})
+        page.locator(f"[name=pool-order][value={order}]").check(force=True)
+        set_slider(page, 300)
+        page.evaluate(drawn)
+        whole, steps = 0, []
+        for _ in range(6):
+            page.evaluate("window.filled = 0")
+            page.locator("#pool-forward").click()
+            steps.append(page.evaluate("window.filled"))
+            seen = page.evaluate(picture)
+            page.evaluate("window.filled = 0")
+            page.evaluate("document.dispatchEvent(new Event('kvlab:theme'))")
+            whole = page.evaluate("window.filled")
+            assert page.evaluate(picture) == seen
+        if order == "place":
+            assert sorted(steps)[3] < whole / 3, (steps, whole)
+
+
+def test_its_numbers_are_those_of_the_step_when_it_is_paused(open_page):
+    page = open_page()
+    set_slider(page, 0)
+    page.locator("#pool-play").click()
+    page.wait_for_timeout(350)
+    page.locator("#pool-play").click()
+    playing = page.evaluate(SHOWN)
+    page.locator("#pool-forward").click()
+    page.locator("#pool-back").click()
+    assert [side["step"] for side in page.evaluate(SHOWN)] == [side["step"] for side in playing]
+    assert page.evaluate(SHOWN) == playing
+
+
 def test_on_a_phone_the_pools_stand_one_above_the_other_and_answer_to_touch(open_page):
     page = open_page(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True, device_scale_factor=3)
     first, second = (page.locator(".pool").nth(i).bounding_box() for i in (0, 1))
