@@ -1,6 +1,9 @@
 """Step times from raw logs, and what they predict of runs that were not used."""
 
+import os
 import shutil
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -73,6 +76,26 @@ def test_known_coefficients_come_back(tmp_path, asynchronous):
         assert getattr(found.step_times, name) == pytest.approx(getattr(KNOWN, name), rel=0.05), name
     assert found.r2 > 0.99
     assert found.most_rows <= 64
+
+
+@pytest.mark.slow
+def test_the_same_logs_give_the_same_coefficients_on_every_processor():
+    """OpenBLAS has a kernel a processor, and their last bits differ."""
+    script = (
+        "import sys; from pathlib import Path; from kvlab.raw import RawRun; from kvlab.simulate.forecasts import "
+        "calibration; print(calibration.fit(RawRun.read(Path(sys.argv[1]), 'azure-conv', 'vllm-paged', 0)))"
+    )
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", script, str(LLAMA)],
+            env=os.environ | {"OPENBLAS_CORETYPE": kernel, "PYTHONPATH": str(ROOT / "workflow")},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for kernel in ("Sandybridge", "Haswell", "SkylakeX")
+    }
+    assert len(said) == 1
 
 
 def test_what_was_fitted_predicts_the_same_run(tmp_path):

@@ -183,8 +183,9 @@ def fit(raw: RawRun) -> Calibration:
 
     made = np.column_stack((steps, work.rows, work.kv_tokens, work.prefill_tokens))
     scale = np.maximum(made.max(axis=0), 1e-12)
-    coefficients = nnls(made / scale, work.seconds)[0] / scale
-    fitted = made @ coefficients
+    # To nine digits, and no matrix product: the last bits of BLAS depend on the processor, and logs replay to the byte.
+    coefficients = np.array([float(f"{value:.9g}") for value in nnls(made / scale, work.seconds)[0] / scale])
+    fitted = (made * coefficients).sum(axis=1)
     spread = float(((work.seconds - work.seconds.mean()) ** 2).sum())
     r2 = 1 - float(((work.seconds - fitted) ** 2).sum()) / spread if spread else 0.0
     if r2 < FITS:
