@@ -1,4 +1,4 @@
-# The table of contents. What is run: config/*.yaml. How: workflow/rules/, one file for each wing of workflow/kvlab.
+# The table of contents. What is run: config/*.yaml. How: workflow/rules/, one file for each part of the DAG.
 #
 #   snakemake --cores 1                                        the default run, config/smoke.yaml
 #   snakemake --cores 1 --configfile config/full.yaml          another configuration

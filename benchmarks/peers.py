@@ -12,7 +12,7 @@ paged       vllm-paged, with the recorder, against what `vllm bench throughput` 
             harness must cost nothing. Upstream samples at temperature 1, we are greedy.
 generate    vllm-paged against `LLM.generate`, greedy too: the harness alone.
 sequential  hf-sequential-dynamic against a bare loop of `model.generate`.
-batch       hf-batch-static against what `vllm bench throughput --backend hf` runs: our baseline must be no straw man.
+batch       hf-batch-static against what `vllm bench throughput --backend hf` runs: our baseline must not be slower.
             Upstream passes no attention mask, samples, and credits in full what an end token has cut short.
             On a CPU, where nothing is compiled, expect about 0.9: a cache of the maximum length attends to all of it,
             and padding is masked; upstream's grows, and attends to its padding as if it were text.

@@ -249,7 +249,7 @@ def compare(ours: str, theirs: str, rounds: int, target: float, *, together: boo
 
     `together` has one process play both sides: the same weights in the same place, where two processes differ by some
     per cent for no other reason. Without it two processes play, one after the other. On a machine that does other
-    things as well the clock tells little; `on_cpu` all work is done by the worker, so its own CPU time is compared,
+    things as well the clock measures poorly; `on_cpu` all work is done by the worker, so its own CPU time is compared,
     and decides.
     """
     samples = _side_by_side(ours, theirs, rounds) if together else _in_turn(ours, theirs, rounds)

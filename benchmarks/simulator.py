@@ -1,4 +1,4 @@
-"""How fast the simulator is, and that its cost grows as it should: linear in iterations, at most so in requests.
+"""How fast the simulator is, and that its time grows at most linearly with iterations and with requests.
 
     PYTHONPATH=workflow python benchmarks/simulator.py
 

@@ -18,7 +18,7 @@ FRAMES, FRAME_MS, LAST_MS = 48, 160, 2000
 
 
 def save(png: bytes, name: str) -> None:
-    """With a palette of 256 colours: a third of the bytes, and no eye sees it."""
+    """With a palette of 256 colours: a third of the bytes, without a visible difference."""
     picture = Image.open(io.BytesIO(png)).convert("RGB").quantize(256, dither=Image.Dither.NONE)
     picture.save(FOLDER / name, optimize=True)
     tell(name)

@@ -1,4 +1,4 @@
-"""What a reader of the page meets: its numbers, languages, themes, widths, paper, and texts that mean it harm."""
+"""The page in a browser: numbers, languages, themes, widths, print, and prompts that hold HTML or scripts."""
 
 import csv
 import io
@@ -125,7 +125,7 @@ def test_a_workload_is_chosen_for_the_whole_page_without_a_jump(open_page):
     assert page.locator("#slots [data-workload=pressured]").is_visible()
 
 
-def test_texts_that_mean_harm_are_text(open_page):
+def test_prompts_with_html_and_scripts_are_shown_as_text(open_page):
     page = open_page()
     shown = page.locator("#same bdi").all_text_contents()
     for prompt, answer in HOSTILE:
@@ -171,7 +171,7 @@ def planned(tmp_path_factory):
 
 @pytest.mark.parametrize("which", ["report", "plan"])
 @pytest.mark.parametrize(("scheme", "language", "width"), [("light", "en", 390), ("dark", "zh", 1280)])
-def test_axe_finds_nothing(open_page, run, planned, which, scheme, language, width):
+def test_axe_finds_no_fault(open_page, run, planned, which, scheme, language, width):
     file = planned if which == "plan" else run / "report.html"
     view = {"color_scheme": scheme, "viewport": {"width": width, "height": 900}, "bypass_csp": True}
     page = open_page(f"?lang={language}", file, **view)
@@ -241,7 +241,7 @@ def test_it_prints(open_page):
     printed = pypdf.PdfReader(io.BytesIO(page.pdf(format="A4")))
     text = " ".join(" ".join(one.extract_text() for one in printed.pages).split())
     assert "How much KV-cache memory and time" in text
-    assert "Workload pressured" in text  # what the screen leaves to a choice, paper shows
+    assert "Workload pressured" in text  # what is chosen on the screen is printed in full
     assert "Filter by name" not in text
     assert len(printed.pages) < 30
     page.emulate_media(media="print", color_scheme="dark")
@@ -249,7 +249,7 @@ def test_it_prints(open_page):
     assert page.locator("#pool-play").is_hidden()
 
 
-def test_it_is_whole_without_scripts(open_page):
+def test_the_page_is_complete_without_scripts(open_page):
     page = open_page(java_script_enabled=False)
     assert page.locator("[data-workload=pressured]").first.is_visible()
     assert page.locator("#pool-play").is_hidden()
@@ -290,7 +290,7 @@ def test_what_was_chosen_survives_a_reload_and_a_copied_address(open_page):
         assert abs(other.locator("#gpu").bounding_box()["y"]) < 80
     page.locator("[data-q='seed.speedup']:visible").first.click()
     page.keyboard.press("Escape")
-    assert "lang=zh" in page.url  # a trail comes and goes, the choice stays
+    assert "lang=zh" in page.url  # a number's trail is opened and closed; what was chosen before is still chosen
 
 
 def test_an_address_that_makes_no_sense_is_ignored(open_page):

@@ -109,7 +109,7 @@ def test_nothing_moves_by_itself_and_reduced_motion_is_obeyed(open_page):
         page.wait_for_timeout(100)
         seen.add(page.locator("#pool-slider").input_value())
     seconds = (page.evaluate("performance.now()") - began) / 1000
-    assert 2 <= len(seen) <= 2 + seconds / 0.7  # pictures, not a film
+    assert 2 <= len(seen) <= 2 + seconds / 0.7  # still frames, not an animation
 
 
 def test_a_request_is_followed(open_page):
@@ -123,7 +123,7 @@ def test_a_request_is_followed(open_page):
     assert "tokens in" in page.locator("#pool-request").text_content()
 
 
-def test_the_picture_has_words(open_page):
+def test_the_pool_view_has_a_text_description(open_page):
     page = open_page()
     label = page.locator(".pool canvas").nth(1).get_attribute("aria-label")
     assert "vllm-paged" in label
@@ -207,7 +207,7 @@ def test_by_request_each_request_s_blocks_lie_side_by_side(open_page):
             told = page.locator("#pool-request").text_content().split("·")
             seen.append(told[1].split(":")[1].strip().split()[1] if len(told) > 1 and "tokens in" in told[1] else None)
     runs = [one for one, before in zip(seen, [None, *seen], strict=False) if one and one != before]
-    assert len(runs) == len(set(runs)) > 2  # a request, once left, does not come again
+    assert len(runs) == len(set(runs)) > 2  # a request whose bar has ended has no other bar later
     assert [int(one) for one in runs] == sorted(int(one) for one in runs)
 
 

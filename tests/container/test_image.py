@@ -1,4 +1,4 @@
-"""The whole DAG inside the image: complete, verified, the same answer as outside, and nothing left lying about."""
+"""The whole DAG inside the image: complete, verified, the same tokens as outside, and no file left elsewhere."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_caches_lie_in_their_folder_and_nowhere_else(inside):
     }  # fmt: skip
 
 
-def test_the_same_answer_inside_and_outside(inside, tmp_path, clean_env):
+def test_the_container_gives_the_same_tokens_as_the_host(inside, tmp_path, clean_env):
     outside = copy_project(tmp_path, clean_env)
     raw = Path("results/contained/raw/words")
     measured = (inside.root / "results/contained/processes").rglob("*.json")

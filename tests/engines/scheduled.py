@@ -84,7 +84,7 @@ class ModelLess:
                 self._add(coming.popleft()[1], policy)
             output = self.scheduler.schedule()
             if output.total_num_scheduled_tokens:
-                # As the worker knows it when the step begins: who yields a token, and who is still in its prompt.
+                # As the worker has it when the step begins: which requests yield a token, which are in their prompt.
                 yields = {id for id in output.num_scheduled_tokens if not self._in_prompt(id)}
                 flight.append((output, yields))
                 begun += 1

@@ -95,7 +95,7 @@ def test_requests_that_arrive_over_time(scheduled, tmp_path, policy, asynchronou
 
 
 @pytest.mark.parametrize("policy", EVERY)
-def test_the_accounts_are_the_simulators(scheduled, tmp_path, policy):
+def test_the_accounting_is_that_of_the_simulator(scheduled, tmp_path, policy):
     """Shares from what the shadow allocator took in the engine, and from the simulation, to the last slot."""
     made = scheduled(asynchronous=False, budget=512)
     raw = logged(tmp_path / "run", made.serve(drawn(40, seed=4), policy), policy, False, 512)

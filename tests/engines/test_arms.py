@@ -1,4 +1,4 @@
-"""Every arm, with its real engine: the same tokens, and accounts that add up at every step."""
+"""Every arm, with its real engine: the same tokens, and shares that add up to the pool at every step."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_greedy_tokens_are_equal_request_by_request(arm, measured):
     assert len({tuple(tokens) for tokens in expected.values()}) == len(expected)  # the requests differ
 
 
-def test_the_accounts_add_up_at_every_step(arm):
+def test_the_shares_add_up_to_the_pool_at_every_step(arm):
     _, run, _, steps = arm
     assert len(steps) > 48
     for step in steps:
@@ -135,7 +135,7 @@ def test_never_more_together_than_the_arm_may(arm):
     elif name in (BATCH, CONTIGUOUS):
         assert 1 < most <= run.kv_slots_asked // LENGTH
     elif run.kv_slots_asked == SLOTS and name != POW2:
-        assert most > SLOTS // LENGTH  # what paging is for
+        assert most > SLOTS // LENGTH  # more than reservations of the maximum length allow
 
 
 def test_every_vllm_arm_has_the_same_engine_and_its_own_policy(measured):

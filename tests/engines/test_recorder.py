@@ -96,7 +96,7 @@ def test_without_recording_vllms_own_scheduler_runs(job, requests):
     engine.close()
 
 
-def test_it_is_mixed_into_the_scheduler_that_vllm_would_have_picked(job, requests, measured, monkeypatch):
+def test_the_recorder_is_a_subclass_of_the_scheduler_that_vllm_would_choose(job, requests, measured, monkeypatch):
     """AsyncScheduler, driven by a synchronous core (a CPU has no other): the same steps as Scheduler."""
     from vllm.v1.core.sched.async_scheduler import AsyncScheduler
     from vllm.v1.core.sched.scheduler import Scheduler

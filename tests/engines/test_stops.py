@@ -113,7 +113,7 @@ def test_a_head_size_that_vllm_has_no_kernel_for_is_its_reason(workload, tmp_pat
     assert re.search(r"vLLM: .*head", run.reason), run.reason
 
 
-def test_a_mistake_of_our_own_is_no_refusal(model, workload, tmp_path, monkeypatch):
+def test_an_error_in_this_projects_code_is_no_refusal(model, workload, tmp_path, monkeypatch):
     from kvlab.measure.engines.vllm import recorder
 
     def broken(self):
@@ -216,5 +216,5 @@ def test_a_killed_run_leaves_nothing_that_looks_finished(model, long, workload, 
     assert read_run(folder).status == "completed"
     assert [path.name for path in folder.parent.iterdir()] == ["0"]
     lines = again.stderr.strip().splitlines()
-    assert len(lines) == 1  # no progress where no one looks
+    assert len(lines) == 1  # no progress line where standard error is no terminal
     assert lines[0].startswith("measure w hf-sequential-dynamic #0: 10 requests, ")

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.engine
 
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="two workers want two cores")
-def test_two_workers_hold_what_one_holds_half_of_it_each(measured, measured_apart):
+def test_each_of_two_workers_holds_half_of_what_one_holds(measured, measured_apart):
     """Allocation does not depend on the number of workers: each step is the same, preemptions included."""
     asked = {"kv_slots": SMALL}
     two, of_two, _ = measured_apart("vllm-paged", vllm={"tensor_parallel_size": 2, "async_scheduling": False}, **asked)

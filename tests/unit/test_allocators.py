@@ -155,6 +155,6 @@ def test_contiguous_columns_are_what_it_asks_for(policy, prompt, output):
         (lambda: Paged(100, 10, prefix=20).check(SimulatedRequest(7, 5, 5)), "shorter than the shared prefix"),
     ],
 )
-def test_what_can_not_be_is_refused_with_its_reason(make, says):
+def test_impossible_settings_are_refused_with_a_reason(make, says):
     with pytest.raises(KvlabError, match=says):
         make()

@@ -1,4 +1,4 @@
-"""The artifact's lengths: read with care, drawn as its authors draw them."""
+"""The artifact's lengths: read without running code, drawn as its authors draw them."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_what_is_no_file_of_lengths_is_refused_in_one_line(data, tmp_path):
 
 @given(st.binary(max_size=200))
 @settings(deadline=None)
-def test_no_bytes_are_a_traceback(data):
+def test_random_bytes_give_an_error_line_and_no_traceback(data):
     try:
         rows = artifact._unpickle(data, "bytes")
         artifact._pairs(rows, "bytes")

@@ -140,7 +140,7 @@ def test_a_setting_that_can_not_be_is_one_line(changes, said):
     assert "\n" not in str(caught.value)
 
 
-def test_a_part_that_is_no_mapping_does_not_hide_a_bare_name():
+def test_a_part_that_is_no_mapping_does_not_hide_a_setting_named_without_its_part():
     with pytest.raises(ConfigError, match="measure: Input should be a valid dictionary"):
         config.parse(config.spread({"run": "t", "workloads": {"w": WORKLOAD}, "measure": 3, "dtype": "float32"}), "t")
 

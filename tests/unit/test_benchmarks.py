@@ -1,4 +1,4 @@
-"""The benchmarks' frame: which processes play, and when. No engine is started here."""
+"""Which processes a benchmark starts, and when. No engine is started here."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ def test_the_papers_pool_holds_seven_chunks_of_the_maximum():
     assert pool.largest == 8192
 
 
-def test_a_pool_of_nothing_is_refused():
+def test_a_pool_without_slots_is_refused():
     with pytest.raises(KvlabError, match="0 slots"):
         Buddy(0)
 

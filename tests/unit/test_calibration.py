@@ -147,7 +147,7 @@ def test_step_times_are_fitted_by_what_a_run_recorded_whatever_its_arm_is_called
     assert (calibration.policy_of(run), calibration.calibrates(run)) == (policy, fits)
 
 
-def test_time_outside_what_was_calibrated_is_told(tmp_path):
+def test_time_outside_what_was_calibrated_is_reported(tmp_path):
     raw = synthetic(tmp_path)
     jobs = [SimulatedRequest(n, 100, 300) for n in range(400)]
     setting = forecast.Setting("paged", 100_000, 1024, 16, 256, 2048, True)

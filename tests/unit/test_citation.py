@@ -28,6 +28,6 @@ def test_the_licence_is_the_one_that_is_named():
     assert "Apache License" in (ROOT / "LICENSE").read_text(encoding="utf-8")[:300]
 
 
-def test_the_changelog_knows_this_version():
+def test_the_changelog_has_an_entry_for_this_version():
     releases = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M)
     assert releases[0] == __version__

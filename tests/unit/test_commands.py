@@ -50,7 +50,7 @@ def test_results_go_to_standard_output_and_nothing_else_does(run, capsys, comman
     assert err == ""
 
 
-def test_the_summary_says_nothing_of_arms_that_nobody_asked_for(run, capsys):
+def test_the_summary_says_nothing_of_arms_that_were_not_asked_for(run, capsys):
     cli.main(["summary", str(run)])
     told = capsys.readouterr().out
     _, seed, pressured = re.split(r"^(?=seed|pressured)", told, flags=re.M)
@@ -143,7 +143,7 @@ def test_an_interrupt_is_one_line(tmp_path):
     assert len(done.stderr.split("\n")) == 2
 
 
-def test_a_reader_that_has_seen_enough_is_no_fault(run):
+def test_a_pipe_that_its_reader_closes_is_no_fault(run):
     script = f"{sys.executable} -m kvlab summary {run} | true; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=environment(), check=False)
     assert done.stderr == ""

@@ -92,7 +92,7 @@ def test_not_yaml(tmp_path):
         config.load(tmp_path / "none.yaml")
 
 
-def test_a_bare_name_is_put_where_it_belongs():
+def test_a_setting_named_without_its_part_is_set_in_its_part():
     data = config.spread(
         smoke(dtype="bfloat16", interval_ms="5", repeats="2", prompts=["Hi"], model="a/b", block_size=32)
     )
@@ -105,7 +105,7 @@ def test_a_bare_name_is_put_where_it_belongs():
     assert found.model.source == "a/b"
 
 
-def test_a_bare_name_that_belongs_nowhere_is_refused():
+def test_a_setting_that_no_part_has_is_refused():
     with pytest.raises(ConfigError, match="interval_m: no such key"):
         config.parse(config.spread(smoke(interval_m=5)), "t")
 

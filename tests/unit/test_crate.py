@@ -30,8 +30,8 @@ def test_it_holds_what_the_profile_requires(crate):
     assert violations(crate) == []
 
 
-def test_the_validator_sees_what_is_missing(crate, tmp_path):
-    """So that passing means something."""
+def test_the_validator_finds_what_is_missing(crate, tmp_path):
+    """The validator must find a fault where there is one, or a pass would show nothing."""
     file = crate / "ro-crate-metadata.json"
     kept = file.read_text(encoding="utf-8")
     document = json.loads(kept)

@@ -21,7 +21,7 @@ SMALL = {"run": "t", "workloads": {"w": {"requests": {"kind": "azure-conv"}, "ar
 
 @pytest.fixture
 def machine(monkeypatch):
-    """A machine with these GPUs and engines, that reaches no one."""
+    """A machine with these GPUs and engines, and no network."""
 
     def make(gpus=(), engines=("transformers", "vllm"), memory=24e9):
         monkeypatch.setattr(probe, "gpus", lambda: list(gpus))
@@ -43,7 +43,7 @@ def stopping(found):
     return {name for name, finding in found.items() if finding.stops and not finding.fine}
 
 
-def test_a_whole_machine_lacks_nothing(machine, tmp_path):
+def test_a_complete_machine_lacks_nothing(machine, tmp_path):
     machine([H100])
     found = examined(tmp_path)
     assert stopping(found) == set()

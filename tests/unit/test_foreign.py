@@ -1,4 +1,4 @@
-"""A run rests on its own requests and model: `analyse` refuses others, `verify` names them."""
+"""A run belongs to its own requests and model: `analyse` refuses others, `verify` names them."""
 
 import json
 import shutil

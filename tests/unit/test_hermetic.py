@@ -24,7 +24,7 @@ def test_every_cache_lies_in_the_sessions_folder():
         assert folder in Path(os.environ[name]).parents, name
 
 
-def test_libraries_in_other_processes_look_there_too():
+def test_libraries_in_other_processes_use_that_folder_too():
     said = subprocess.check_output([sys.executable, "-c", ASK], text=True).split()
     assert len(said) == 3
     for place in said:

@@ -77,7 +77,7 @@ def test_the_clock_is_the_systems_monotonic_one():
     assert before <= now <= after
 
 
-def test_every_finish_is_told():
+def test_every_finish_is_reported():
     told = []
     journal = Journal(REQUESTS, on_finish=lambda j: told.append((j.finished, j.output_tokens)))
     journal.tokens(8, [60], 1)

@@ -70,7 +70,7 @@ def test_a_worker_has_its_part_of_a_slot(tmp_path, tensor, pipeline, part):
     assert machine.kv_bytes_per_slot(folder, "bfloat16", tensor, pipeline) == whole // part
 
 
-def test_several_gpus_leave_nvlink_multicast_alone():
+def test_several_gpus_run_without_nvlink_multicast():
     from types import SimpleNamespace
 
     from kvlab.measure.engines.vllm.worker import several

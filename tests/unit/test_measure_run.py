@@ -1,4 +1,4 @@
-"""A measurement's frame: input, what can't run, what is left behind. No engine is started here."""
+"""A measurement's input, what can't run, and what a killed run leaves. No engine is started here."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ def test_a_record_that_contradicts_itself_is_named(bad, says):
         memory.account(run(), [*GOOD, bad], {0: 6})
 
 
-def test_a_pool_of_nothing_is_refused():
+def test_a_pool_without_slots_is_refused():
     with pytest.raises(LogError, match="pool_slots 0"):
         memory.account(run(pool=0), GOOD, {0: 6})
 
@@ -161,7 +161,7 @@ def test_the_shares_make_up_the_pool_and_equal_a_plain_loop(log):
 
 
 @given(logs(), st.data())
-def test_one_token_too_many_never_passes(log, data):
+def test_one_token_too_many_is_always_found(log, data):
     the_run, steps, final = log
     entries = [(at, entry) for at, one in enumerate(steps) for entry in range(len(one.held))]
     if not entries:

@@ -116,7 +116,7 @@ def test_a_rung_that_is_missing_joins_two_factors(root):
     assert "w.factor.paging" not in q
 
 
-def test_an_arm_that_nobody_asked_for_is_not_said_to_have_failed(root):
+def test_an_arm_that_was_not_asked_for_is_not_called_failed(root):
     """Not asked for, in both languages; and one that was asked for and could not run is named."""
     q = ladder(root, {"vllm-contiguous": 10.0, "vllm-paged": 8.0}).quantities
     for name in ("speedup", "vllm-paged.speedup", "efficiency.ratio", "efficiency.points"):
@@ -384,7 +384,7 @@ def test_preemption_costs_what_is_computed_again(root):
     assert analyse(section(("w", "vllm-paged", 0)), root).quantities["w.vllm-paged.recomputed.tokens"].value == 5
 
 
-def test_steps_and_preemptions_of_a_measured_run_tell_the_same():
+def test_steps_and_preemptions_of_a_measured_run_agree():
     """OPT-13B at 8.4 requests a second: 235 preemptions, 23 requests that were not through."""
     reference = ROOT / "results" / "reference" / "opt-13b-policies"
     run = RawRun.read(reference, "open", "vllm-paged@8.4", 0)
@@ -395,7 +395,7 @@ def test_steps_and_preemptions_of_a_measured_run_tell_the_same():
     assert tokens == sum(one.tokens for one in run.preemptions)
 
 
-def test_uneven_steps_are_told_from_the_work_that_they_do(root):
+def test_uneven_steps_are_compared_with_steps_of_the_same_work(root):
     even = [Step(i, 1.0 + i / 10, 1, 0, 0, 1, [[0, 4 + i, 64]]) for i in range(60)]
     served = [Served(0, 4, 61, 1.0, [1.1 + i / 10 for i in range(61)], 8.0, "length")]
     calm = one(root, steps=even, served=served, block_size=64).quantities
@@ -406,7 +406,7 @@ def test_uneven_steps_are_told_from_the_work_that_they_do(root):
     assert shaken["w.vllm-paged.step.spread"].value > 1.5
 
 
-def test_the_ladder_is_climbed_with_the_queue_full_too(root):
+def test_the_ladder_is_computed_with_the_queue_full_too(root):
     spans = {"hf-sequential-static": 40.0, "vllm-sequential": 20.0, "vllm-contiguous": 10.0, "vllm-paged": 8.0}
     q = ladder(root, spans).quantities
     factors = [q[f"w.queued.factor.{name}"].value for name in ("engine", "batching", "paging")]

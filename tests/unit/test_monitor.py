@@ -98,7 +98,7 @@ def test_a_sampler_that_died_is_a_fault(tmp_path):
         sample()
 
 
-def test_what_went_wrong_first_is_what_is_told(tmp_path):
+def test_the_first_fault_is_the_one_that_is_reported(tmp_path):
     def fail():
         with Monitor(tmp_path / "device", 20) as monitor:
             monitor._process.kill()

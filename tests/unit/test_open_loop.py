@@ -52,7 +52,7 @@ def test_normalized_latency_is_the_papers_and_leaves_out_what_came_first(root):
     assert q["w.vllm-paged@2.lateness.p95"].value == pytest.approx(0.2)
 
 
-def test_a_request_that_was_not_through_is_a_lower_bound(root):
+def test_a_request_that_had_not_finished_is_a_lower_bound(root):
     cell(root, "vllm-paged", 2.0, [1.0, 2.0, None])
     metrics = opened(root, ("vllm-paged@2", 0))
     assert metrics.runs[0]["validity"] != "broken", metrics.runs

@@ -54,7 +54,7 @@ def test_every_arm_is_seen_on_both_pages(page):
     assert {arm: ratio for arm, ratio in low.items() if ratio < 3} == {}
 
 
-def test_arms_are_told_apart():
+def test_the_colours_of_arms_can_be_distinguished():
     for one, other in combinations(ARM_COLOURS, 2):
         assert distance(ARM_COLOURS[one], ARM_COLOURS[other]) > 12, (one, other)
 

@@ -99,7 +99,7 @@ def test_the_policies_configurations_are_sound(name):
 REQUESTS = [Request(id, [1] * 4, 4) for id in range(40)]
 
 
-def test_arrivals_are_drawn_once_and_a_block_has_an_order_of_its_own():
+def test_arrivals_are_drawn_once_and_each_block_has_its_own_order():
     drawn = planned(REQUESTS, "poisson", {}, seed=1)
     assert drawn == planned(REQUESTS, "poisson", {}, seed=1)
     times = [one.arrival_s for one in drawn]
@@ -299,7 +299,7 @@ def test_a_measurement_puts_the_environment_back():
     assert (dict(os.environ), sys.path) == (before, path)
 
 
-def test_an_engines_refusal_and_a_mistake_of_ours():
+def test_an_engines_refusal_and_an_error_in_this_projects_code():
     def engine():
         raise json.JSONDecodeError("no such kernel", "", 0)
 

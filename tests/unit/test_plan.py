@@ -145,7 +145,7 @@ def test_the_command_writes_a_table_numbers_and_a_page(tmp_path, capsys):
 LLAMA = REFERENCE / "llama-8b"
 
 
-def test_with_a_calibration_it_tells_times_without_torch(tmp_path):
+def test_with_a_calibration_it_gives_times_without_torch(tmp_path):
     words = ["plan", "--model", "llama-3.1-8b", "--kv-slots", "98304", "--lengths", "azure-conv", "--rate", "3"]
     words += ["--calibration", str(LLAMA), "--json", str(tmp_path / "p.json")]
     code = (

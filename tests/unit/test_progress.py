@@ -1,4 +1,4 @@
-"""The one line that tells where a run is: what is counted, how the time left is told, when Snakemake's own is shown."""
+"""The progress line: what it counts, how the time left is estimated, when Snakemake's own messages are shown."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def clock(monkeypatch):
     return now
 
 
-def test_the_time_left_is_told_from_jobs_of_the_same_rule(clock):
+def test_the_time_left_is_estimated_from_jobs_of_the_same_rule(clock):
     made = handler()
     made.emit(record(LogEvent.RUN_INFO, stats={"vllm": 5, "analyse": 1, "all": 1, "total": 7}))
     for job in range(3):
@@ -60,7 +60,7 @@ def test_the_line_shows_what_a_stage_says_of_itself(clock, monkeypatch, tmp_path
     assert made.line(12.0) == "3/7  measure seed vllm-paged #0: 12/20 requests"
 
 
-def test_a_folder_that_is_gone_harms_no_stage(monkeypatch, capsys):
+def test_a_missing_folder_of_messages_stops_no_stage(monkeypatch, capsys):
     monkeypatch.setenv(plugin.VARIABLE, "/no/such/folder")
     terminal.say("half-way", passing=True)
     terminal.say("done")
@@ -68,7 +68,7 @@ def test_a_folder_that_is_gone_harms_no_stage(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("settings", [{"verbose": True}, {"dryrun": True}])
-def test_snakemakes_own_messages_come_back(settings, capsys):
+def test_with_verbose_and_in_a_dry_run_snakemake_shows_its_own_messages(settings, capsys):
     made = handler(**settings)
     assert not made.writes_to_stream
     made.emit(record(None, "anything", logging.ERROR))
@@ -76,7 +76,7 @@ def test_snakemakes_own_messages_come_back(settings, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_chatter_is_left_out_and_what_matters_is_not(capsys):
+def test_snakemakes_routine_messages_are_left_out_and_warnings_are_not(capsys):
     made = handler()
     for text in ("Select jobs to execute...", "Execute 1 jobs...", "Provided cores: 1 (use --cores …)", "", None):
         made.emit(record(None, text))

@@ -1,4 +1,4 @@
-"""Raw logs: whole or not at all, the same packed or not, and clear about what is wrong with them."""
+"""Raw logs: written whole or not at all, read alike packed or not, and with errors that name the fault."""
 
 import gzip
 import lzma

@@ -1,4 +1,4 @@
-"""The page as bytes: the same for the same run, whole, small, and safe whatever a log holds."""
+"""The page as a file: the same bytes for the same run, complete, small, and escaped whatever a log holds."""
 
 import html
 import json
@@ -15,9 +15,9 @@ from kvlab.paths import REPORT
 from kvlab.publish.check.claims import BOUNDS
 from kvlab.publish.check.verify import numbers_shown
 from kvlab.publish.page.answers import visible
+from kvlab.publish.page.headlines import Headlines, verdict
 from kvlab.publish.page.inline import inline_svg
 from kvlab.publish.page.render import build, render
-from kvlab.publish.page.story import Story, verdict
 from kvlab.publish.page.trail import embed
 from kvlab.quantities import Metrics, Quantities, Quantity
 
@@ -42,7 +42,7 @@ def test_the_same_run_gives_the_same_bytes_wherever_it_lies(run, page, tmp_path)
     assert (elsewhere / "report.html").read_text(encoding="utf-8") == page
 
 
-def test_no_trace_of_this_machine(run, page):
+def test_the_page_names_no_path_or_user_of_this_machine(run, page):
     assert str(run) not in page
     assert str(run.parent) not in page
 
@@ -69,7 +69,7 @@ def test_ids_are_unique_and_labels_exist(page):
 def test_every_number_is_a_quantity(run, page):
     shown = {key for key, _ in numbers_shown(page)}
     known = json.loads(page.split('id="trail-data">')[1].split("</script>")[0])["quantities"]
-    assert shown == set(known)  # each has its trail, the ones that the page derives from the metrics too
+    assert shown == set(known)  # each has its trail, also those that the page derives from the metrics
     assert shown >= {q.id for q in Metrics.read(run / "metrics.json").quantities}
     assert all(entry["v"] and "s" in entry for entry in known.values())
 
@@ -199,7 +199,7 @@ def test_the_counts_on_the_first_screen_are_those_of_all_claims(run, tmp_path):
 
 
 def test_a_claim_says_where_its_bound_is_from(page):
-    """One that was set after runs had been seen is no prediction of them."""
+    """A bound that was set after runs had been seen is not shown as a prediction of them."""
     stated = yaml.safe_load((REPORT / "claims.yaml").read_text())["claims"]
     assert {claim["id"] for claim in stated if "expected" in claim and claim.get("bound") not in BOUNDS} == set()
     told = {claim["id"]: claim.get("bound") for claim in stated}
@@ -210,7 +210,7 @@ def test_a_claim_says_where_its_bound_is_from(page):
             assert ("set after runs of this project had been seen" in here) == (bound == "seen"), id
 
 
-def test_what_stands_in_a_script_can_not_leave_it():
+def test_data_in_a_script_element_can_not_end_it():
     nasty = {"x": "</script><!--\u2028\u2029&\ud800"}
     text = embed(nasty)
     assert not set("<>&\u2028\u2029") & set(text)
@@ -218,7 +218,7 @@ def test_what_stands_in_a_script_can_not_leave_it():
     assert json.loads(text) == nasty
 
 
-def test_what_can_not_be_seen_is_made_visible():
+def test_invisible_characters_are_made_visible():
     assert visible("a\x00b\x1b\x7f\n\tc") == "a␀b␛␡\n\tc"
     assert visible("half \ud83d") == "half \ufffd"
     assert visible("\u202eשלום e\u0301") == "\u202eשלום e\u0301"
@@ -260,14 +260,14 @@ def test_a_drawing_s_ids_are_its_own():
         (0.9, (0.8, 0.95), "less"),
     ],
 )
-def test_only_an_interval_makes_a_difference_a_finding(value, interval, said):
+def test_only_an_interval_that_excludes_1_makes_a_difference_a_finding(value, interval, said):
     why = None if value else "nothing queued"
     assert verdict(Quantity("w.paging.gain", value, "ratio", "f", 3, [], interval, why_none=why)) == said
     assert verdict(None) == "undecided"
 
 
 def test_headlines_come_from_the_workload_that_has_them(run):
-    assert Story.of(Metrics.read(run / "metrics.json")) == Story("seed", "pressured", "more")
+    assert Headlines.of(Metrics.read(run / "metrics.json")) == Headlines("seed", "pressured", "more")
 
 
 def test_a_template_that_asks_for_a_misspelt_id_fails_with_its_place(run, tmp_path, monkeypatch):

@@ -52,7 +52,7 @@ def test_every_rung_and_policy_is_declared_once_or_more():
     assert [role for role in RUNGS if declared.count(role) != 1] == []
 
 
-def test_an_arm_of_which_nothing_was_told_is_shown_by_its_name_in_grey():
+def test_an_arm_without_a_declared_label_is_shown_by_its_name_in_grey():
     none = Roles()
     assert none.first("paging", ["x"]) is None
     assert (none.label("x", "en"), none.colour("x")) == ("x", "#777777")

@@ -1,4 +1,4 @@
-"""The stage: logs without loss, quantities from the logs alone, claims with tolerances that are earned."""
+"""The simulation's stage: logs that can be rebuilt, quantities from the logs alone, claims and their tolerances."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ def test_figures_are_the_same_bytes_each_time(drawn):
     assert [file.read_bytes() for file in files] == before
 
 
-def test_figures_follow_the_pages_theme_and_name_no_one(drawn):
+def test_figures_follow_the_pages_theme_and_hold_no_metadata(drawn):
     root, _ = drawn
     for file in (root / "simulated" / "figures").glob("*.svg"):
         text = file.read_text()

@@ -1,4 +1,4 @@
-"""The words of the page: complete in both languages, without typed numbers, harmless whatever they are filled with."""
+"""The words of the page: complete in both languages, without typed numbers, escaped whatever they are filled with."""
 
 import re
 
@@ -134,7 +134,7 @@ def test_a_missing_key_is_named():
         look_up("en", "no.such.key")
 
 
-def test_a_stop_stays_with_the_number_before_it():
+def test_punctuation_stays_with_the_number_before_it():
     one = Quantity("w.gain", 1.2, "ratio", "f", 1, [])
     said = filled(
         lambda language: "x {gain}。y {name}." if language == "zh" else "x {gain}. {gain} y", gain=one, name="n"

@@ -1,4 +1,4 @@
-"""Studies vary one thing, and what they find is what must be."""
+"""Studies vary one setting, and the results follow the expected order."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_every_case_is_a_line_and_each_quantity_names_its_lines(points, found):
         assert all(f".{line.study}.{line.workload}.{line.policy}.{line.label}." in quantity.id for line in lines)
 
 
-def test_larger_blocks_waste_more_and_short_requests_feel_it_first(found):
+def test_larger_blocks_waste_more_most_of_all_with_short_requests(found):
     long, short = (
         values(found, f"block-size.{name}.paged", [1, 16, 256, 2048], "tokens") for name in ("long", "short")
     )
@@ -75,7 +75,7 @@ def test_blocks_as_long_as_the_longest_request_are_no_paging(found):
     assert found["simulated.block-size.long.paged.2048.running"].value == 15_728 // 2048
 
 
-def test_paging_stops_mattering_where_the_pool_holds_all(found):
+def test_paging_gains_nothing_where_the_pool_holds_all_requests(found):
     starved, _, ample = ([4096, 16384, 65536][n] for n in range(3))
     paged, whole = (found[f"simulated.pool.long.{policy}.{starved}.running"].value for policy in ("paged", "orca-max"))
     assert paged > 2 * whole

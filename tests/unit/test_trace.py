@@ -22,7 +22,7 @@ def raw(run):
     return RawRun.read(run, "pressured", "vllm-paged", 0)
 
 
-def test_every_beginning_has_its_end_and_phases_lie_within_their_request(raw):
+def test_every_begin_event_has_an_end_and_phases_lie_within_their_request(raw):
     open_: dict[int, list[str]] = {}
     for event in events(raw):
         if event["ph"] == "b":

@@ -180,7 +180,7 @@ def test_the_same_file_gives_the_same_bytes(made, tmp_path):
         assert (again / "simulated" / name).read_bytes() == (root / "simulated" / name).read_bytes()
 
 
-def test_the_environment_names_the_file_and_stands_in_no_configuration(own, monkeypatch):
+def test_the_environment_names_the_file_and_no_configuration_holds_it(own, monkeypatch):
     monkeypatch.setenv("KVLAB_SHAREGPT", own["path"])
     simulation = {"workloads": {"w": {"lengths": {"kind": "sharegpt"}}}}
     simulation["traces"] = {"fig2": FIG2 | {"lengths": {"kind": "sharegpt"}}}
@@ -218,7 +218,7 @@ def test_a_trace_that_can_not_be_is_refused(change, says):
         section({"fig2": FIG2 | {"lengths": {"kind": "sharegpt"}} | change})
 
 
-def test_a_trace_is_not_called_as_a_workload(own):
+def test_a_trace_has_not_the_name_of_a_workload(own):
     with pytest.raises(ConfigError, match=r"traces\.azure-conv: a simulated workload"):
         section({"azure-conv": FIG2 | {"lengths": own}})
 

@@ -84,7 +84,7 @@ def test_a_page_that_is_not_byte_for_byte_what_its_run_renders_does_not_pass(run
     assert len(faults(run)) == 1
 
 
-def test_a_quantity_that_differs_in_another_field_than_its_value_is_told_by_that_field(run):
+def test_a_quantity_that_differs_in_another_field_than_its_value_is_named_with_that_field(run):
     file = run / "metrics.json"
     document = json.loads(file.read_text(encoding="utf-8"))
     quantity = next(q for q in document["quantities"] if q["id"] == "seed.vllm-paged.throughput")
@@ -94,7 +94,7 @@ def test_a_quantity_that_differs_in_another_field_than_its_value_is_told_by_that
     assert f"has n {quantity['n']}, the raw logs give {quantity['n'] - 1}" in found
 
 
-# --- each thing that a page shows, altered in its source, and the page rendered again ---------------------
+# --- each file that a page shows, changed, and the page rendered again -------------------------------------
 
 
 def edit(file, change):
@@ -207,7 +207,7 @@ def altered(small, tmp_path_factory):
 
 
 @pytest.mark.parametrize("what", ALTERED)
-def test_what_is_altered_is_found_though_the_page_follows_it(altered, what):
+def test_a_changed_file_is_found_though_the_page_was_changed_to_match(altered, what):
     assert any(ALTERED[what][1] in fault for fault in altered), altered
 
 
@@ -253,7 +253,7 @@ def test_what_can_not_be_proved_is_listed(run, capsys):
 
 
 def test_the_page_lists_what_verify_can_not_prove(run):
-    """By the same words, whichever of them a run leaves open."""
+    """In the same words, for each of them that a run can leave open."""
     html = (run / "report.html").read_text()
     section = html[html.index('id="not-proved"') :].partition("</ul>")[0]
     items = [unescape(re.sub(r"<[^>]+>", "", one)) for one in re.findall(r"<li>(.*?)</li>", section)]

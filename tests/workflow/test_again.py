@@ -53,7 +53,7 @@ def test_a_product_that_is_missing_is_made_again(project, tmp_path, product):
         assert project.due() == {}
 
 
-def test_a_mistyped_model_fails_again_and_costs_nothing_when_it_is_put_right(copy):
+def test_a_mistyped_model_fails_again_and_nothing_reruns_needlessly_once_it_is_corrected(copy):
     page = (copy.run / "report.html").read_bytes()
     for _ in range(2):
         done = copy.snakemake("--config", "model=./nope")
@@ -79,7 +79,7 @@ def test_a_prompt_that_is_too_long_fails_again(copy):
 
 
 def _hears_an_interrupt():
-    """A shell starts what runs in the background deaf to interrupts, and its children inherit that."""
+    """A shell lets what runs in the background ignore interrupts, and its children inherit that."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
@@ -129,7 +129,7 @@ def test_a_path_that_snakemake_can_not_work_in_is_refused_in_one_line(tmp_path):
     assert "Snakemake can't run where a path has { or }" in one_line(copy.snakemake("-n"))
 
 
-def test_a_failing_job_says_its_command_and_no_exports(copy):
+def test_a_failing_job_shows_its_command_and_no_exports(copy):
     done = copy.snakemake("--config", "model=random:huge")
     line = next(line for line in done.stderr.splitlines() if "returned non-zero" in line)
     assert "python -m kvlab model results/tiny" in line

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.engine
 
 
 def one_line(done: subprocess.CompletedProcess[str]) -> str:
-    """The fault that a person sees: a single line without a traceback."""
+    """The error that a person sees: a single line without a traceback."""
     text = done.stderr + done.stdout
     assert done.returncode != 0
     assert "Traceback" not in text, text[-3000:]
@@ -111,7 +111,7 @@ def test_a_prompt_that_is_too_long_is_named_with_both_lengths(tmp_path, project,
 
 
 def test_any_text_is_served(project):
-    """Chinese and emoji are in the run's own prompts; their tokens came back whole from both engines."""
+    """Chinese and emoji are in the run's own prompts; both engines returned their tokens unchanged."""
     outputs = {}
     for arm in ("hf-sequential-static", "vllm-paged"):
         text = (project.run / "raw/words" / arm / "0/outputs.jsonl").read_text(encoding="utf-8")
@@ -130,7 +130,7 @@ def test_results_that_can_not_be_written(project):
 
 
 def test_a_disk_that_is_full_while_a_library_writes_is_one_line(tmp_path, project):
-    """Weights go to disk in a library of another language, which has its own words for it."""
+    """Weights are written by a library in Rust, which has its own error message for a full disk."""
     (tmp_path / "m").mkdir()
     shutil.copy2(project.run / "config.json", tmp_path / "m")
     limited = f"ulimit -f 100; exec {sys.executable} -m kvlab model {tmp_path / 'm'}"
@@ -146,7 +146,7 @@ def test_a_results_folder_that_is_a_file(tmp_path, project):
     assert str(tmp_path / "file") in line
 
 
-def test_a_killed_measure_leaves_nothing_and_is_made_up_for(project, tmp_path):
+def test_a_killed_measurement_leaves_nothing_and_is_made_again(project, tmp_path):
     project = Project(shutil.copytree(project.root, tmp_path / "killed", symlinks=True))
     target = "results/tiny/processes/words/vllm/0.json"
     raw = project.run / "raw" / "words" / "vllm-paged" / "0"

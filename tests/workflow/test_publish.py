@@ -64,7 +64,7 @@ def test_swapped_arms_and_a_deleted_log_are_named(project, packed, tmp_path):
     assert "raw/words/vllm-paged/0/steps.jsonl.xz: missing" in said
 
 
-def test_a_manifest_that_was_mended_does_not_help(project, packed, tmp_path):
+def test_a_changed_log_is_found_though_its_manifest_was_changed_too(project, packed, tmp_path):
     """A log and its digest that are changed together are found by the metrics: they are not those that were packed."""
     import hashlib
 

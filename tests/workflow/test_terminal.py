@@ -49,7 +49,7 @@ def on_a_terminal(project, *arguments: str) -> str:
     return seen.decode()
 
 
-def test_on_a_terminal_one_line_tells_where_it_is_and_results_stay(simulated):
+def test_on_a_terminal_one_line_shows_progress_and_results_stay(simulated):
     seen = on_a_terminal(simulated, "--forceall")
     assert re.search(r"\x1b\[2K0/3  simulate, \d+ s\x1b|\x1b\[2K0/3  simulate, \d+ s\r", seen), seen
     assert "\x1b[2K1/3  draw_simulation, " in seen
@@ -57,7 +57,7 @@ def test_on_a_terminal_one_line_tells_where_it_is_and_results_stay(simulated):
     assert [line.split(":")[0] for line in stay.splitlines() if line.strip()] == ["simulate", "draw-simulation"], stay
 
 
-def test_into_a_file_there_are_plain_lines_and_no_chatter(simulated):
+def test_into_a_file_there_are_plain_lines_and_no_routine_messages(simulated):
     done = run(simulated, "--forceall")
     assert done.returncode == 0
     assert [line.split(":")[0] for line in done.stderr.splitlines()] == ["simulate", "draw-simulation"]

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.engine
 
 @pytest.fixture
 def copy(project, tmp_path):
-    """The run's folder, to be spoilt."""
+    """A copy of the run's folder, to be changed."""
     run = tmp_path / "results" / "tiny"
     shutil.copytree(project.run, run, ignore=shutil.ignore_patterns("model.safetensors"))
     return run
@@ -24,7 +24,7 @@ def faults(project, run):
     return done.returncode, done.stdout.split("\n")[:-1]
 
 
-def test_an_honest_run_verifies(project, copy):
+def test_an_unchanged_run_verifies(project, copy):
     code, lines = faults(project, copy)
     assert code == 0
     assert "all as they should be" in lines[-1]

@@ -114,7 +114,7 @@ simulation:
 
 
 def test_snakedeploy_deploys_it_and_the_wheel_runs_it(installed, tmp_path, monkeypatch):
-    """As a user does, with the checkout at GitHub's place: what git is asked for there, it takes from here."""
+    """As a user does, with git configured to take this checkout in place of GitHub's address."""
     repository = tmp_path / "hub" / "owner" / "kvlab"
     for name in ("config", "report", "workflow"):
         shutil.copytree(ROOT / name, repository / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))

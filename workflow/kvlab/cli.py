@@ -1,4 +1,4 @@
-"""One command a stage: a rule's shell line is what a person would type. Stages are imported when asked for."""
+"""One command a stage: a rule's shell line is what a person would type. A stage is imported when its command runs."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The commands: each loads its section, runs its stage, and says in a line what came of it.
+"""The commands: each loads its section, runs its stage, and prints the result in a line.
 
-A stage is imported when it is asked for, so that probing, analysing and reporting work without the engines.
+A stage is imported when its command runs, so that probing, analysing and reporting work without the engines.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Arms by their roles: what compares arms or shows them asks for a role, never for a name."""
+"""Arms by their roles: code that compares arms or shows them finds them by role, never by name."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ GREY = "#777777"
 class Roles:
     """The run's arms by name: {role, engine, feed, policy, label, colour} of each, as `kvlab.arms` declares them.
 
-    An arm at a rate (`<arm>@<rate>`) is that arm. One that nothing was told of has no role; it is shown by its name,
-    in grey.
+    An arm at a rate (`<arm>@<rate>`) is that arm. One without an entry has no role; it is shown by its name, in
+    grey.
     """
 
     arms: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def about(self, arm: str, key: str) -> Any:
-        """One of role, engine, feed, policy, label, colour; None where it was not told."""
+        """One of role, engine, feed, policy, label, colour; None where the entry lacks it."""
         return self.arms.get(arm.partition("@")[0], {}).get(key)
 
     def first(self, role: str, arms: Iterable[str]) -> str | None:

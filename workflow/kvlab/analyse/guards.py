@@ -72,8 +72,11 @@ def run_samples(run: RawRun) -> list[Sample]:
 
 
 def host_bound(run: RawRun) -> bool | None:
-    """Whether the run's speed says nothing about its GPU: it was busy for less than 90 % of the window, or decode steps
-    with as many rows took very different times. None where no GPU was sampled."""
+    """Whether the host, not the GPU, limits the run's speed. None where no GPU was sampled.
+
+    It does where the GPU was busy for less than 90 % of the window, or where decode steps with as many rows took very
+    different times.
+    """
     share, spread = busy(run), step_spread(run)
     if share is None or run.run.device == "cpu":
         return None
@@ -158,7 +161,7 @@ def _same_engine(runs: Sequence[RawRun]) -> Guard:
 
 
 def _never_preempts(runs: Sequence[RawRun]) -> Guard:
-    """A policy that reserves what a request may need has no reason to take its cache away."""
+    """A policy that reserves what a request may need never has to preempt one."""
     reserving = [run for run in runs if run.run.policy not in (None, "paged") or run.run.reserve_slots]
     broke = sorted({run.name for run in reserving if run.accounting.preempted.any()})
     if not reserving:

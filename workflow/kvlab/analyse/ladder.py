@@ -1,6 +1,6 @@
 """Quantities that compare arms: the headlines, and the speedup divided into factors that multiply to the whole.
 
-An arm is asked for by its role; a factor is named by the role of the upper rung. The ladder is computed twice: on the
+Arms are found by their roles; a factor is named by the role of its upper rung. The ladder is computed twice: on the
 requests that every arm served, and with the queue full, where a batch arm serves all requests and a sequential one
 those that it served (`halves` shows that its throughput hardly depends on how many).
 """
@@ -142,7 +142,7 @@ def _memory(sheet: Sheet, rates: _Compared) -> None:
 
 
 def _paging(sheet: Sheet, rates: _Compared, runs: Runs) -> None:
-    """What paging itself gives against each policy that reserves, or why this run can't tell."""
+    """What paging itself gives against each policy that reserves, or why this run does not decide it."""
     paged, contiguous = rates.arm(PAGING), rates.arm(BATCHING)
     reserving = [arm for arm in rates.roles.every((BATCHING, RESERVING), rates.throughput) if arm != contiguous]
     for arm in (contiguous, *reserving):
@@ -165,7 +165,7 @@ def paging_undecided(
 
     Paging decides how many requests a full pool holds. Where the pool was not full, or no request waited, the two
     admit the same requests and any difference is something else. Every repeat must show it, and over a share of time:
-    one step tells nothing.
+    a single step shows nothing.
     """
     paged, reserving = roles.first(PAGING, runs), against or roles.first(BATCHING, runs)
     if paged is None:

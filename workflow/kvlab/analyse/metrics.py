@@ -142,7 +142,7 @@ def _stopped(run: RawRun) -> Message:
 
 
 def _facts(everything: list[RawRun], root: Path) -> dict[str, Any]:
-    """What labels need that is not a number to be compared."""
+    """What labels show that is not a quantity."""
     fingerprint = read_json(root / "model" / "fingerprint.json")
     keep = ("source", "revision", "sha256", "architecture", "parameters", "layers", "heads", "kv_heads", "head_dim")
     engines = {

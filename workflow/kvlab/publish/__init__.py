@@ -1,1 +1,1 @@
-"""What reaches a reader: figures, notebook, page, claims, and the proof of its numbers."""
+"""What readers see: figures, notebook, page, claims, and the verification of its numbers."""

@@ -31,7 +31,7 @@ def execute(section: dict[str, Any], root: Path) -> int:
                 kernel_name="python3",
                 progress_bar=False,
                 cwd=str(NOTEBOOK.parent),
-                # a cell's error comes back through papermill; the kernel's own lines tell of its sockets and of its end
+                # a cell's error comes back through papermill; the kernel's own lines are about its sockets and its end
                 extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
             )
         except PapermillExecutionError as error:

@@ -1,4 +1,4 @@
-"""The last thing that a run prints: its headlines and where its page is."""
+"""What a run prints at its end: its headlines and the path of its page."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kvlab.accounting import SHARES
-from kvlab.analyse.journeys import journeys
+from kvlab.analyse.request_phases import request_phases
 from kvlab.raw import RawRun
 from kvlab.records import write_text
 
@@ -64,17 +64,17 @@ def _counters(run: RawRun, at: Any) -> Iterator[dict[str, Any]]:
 
 
 def _requests(run: RawRun, at: Any) -> Iterator[dict[str, Any]]:
-    for journey in journeys(run):
-        one, end = journey.request, journey.spans[-1][2]
+    for phases in request_phases(run):
+        one, end = phases.request, phases.spans[-1][2]
         mine = {"cat": "request", "id": one.id, "pid": REQUESTS, "tid": 1}
         about = {"prompt tokens": one.prompt_tokens, "output tokens": one.output_tokens}
         name = f"request {one.id}"
         yield {"ph": "b", "name": name, "ts": at(one.arrival_s), "args": about} | mine
-        for phase, start, until in journey.spans:
+        for phase, start, until in phases.spans:
             yield {"ph": "b", "name": phase, "ts": at(start)} | mine
             yield {"ph": "e", "name": phase, "ts": at(until)} | mine
         yield {"ph": "e", "name": name, "ts": at(end)} | mine
-        for t in journey.preempted:
+        for t in phases.preempted:
             yield {"ph": "i", "s": "t", "name": f"{name} preempted", "pid": ENGINE, "tid": 1, "ts": at(t)}
 
 

@@ -11,7 +11,7 @@ class Clock:
     """When each iteration is scheduled and when it ends; `begins` and `ends` keep both, one entry an iteration.
 
     Without `step_times` an iteration lasts 1, and the clock advances to the next whole number. `ahead`: an iteration is
-    scheduled while the one before it runs, so it knows the arrivals until that one began (asynchronous scheduling).
+    scheduled while the one before it runs, so it includes the arrivals until that one began (asynchronous scheduling).
     """
 
     def __init__(self, step_times: StepTimes | None, ahead: bool) -> None:

@@ -1,1 +1,1 @@
-"""Whether what a reader sees is what the logs say: verify, claims, comparison, packed runs, crate."""
+"""Checks that what the page shows is what the logs hold: verify, claims, comparison, packed runs, crate."""

@@ -1,7 +1,7 @@
 """A run's files checked against what they were made from: logs, metrics, workloads, model, machine, claims, pictures.
 
 Each check computes a product again and compares, or takes a digest. What neither can decide is listed in `not_proved`,
-so that what was not checked is not taken for checked.
+so that a reader sees what was not checked.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Colours, one set for the notebook's figures and the page: told apart with any colour vision, on light and dark.
+"""Colours, one set for the notebook's figures and the page: distinct with any colour vision, on light and dark.
 
 Shares of the pool: Okabe and Ito, Color Universal Design (2008), or Paul Tol, Colour Schemes (2021), "bright". Arms
 have the colours that `kvlab.arms` declares, each at least 3:1 on the light and on the dark page, none near a share's or
-a phase's: a reader never takes an arm for a share. `INK` is what text, axes and grids are drawn in: the figures' SVG
-holds `currentColor` in its place, so that they follow the page's theme.
+a phase's, so that an arm is never mistaken for a share. `INK` is what text, axes and grids are drawn in: the figures'
+SVG holds `currentColor` in its place, so that they follow the page's theme.
 """
 
 from __future__ import annotations

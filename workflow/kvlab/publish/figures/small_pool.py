@@ -14,7 +14,7 @@ from matplotlib.path import Path as Outline
 from kvlab.publish.figures.palette import INK
 from kvlab.simulate.studies.small_pool import INTERNAL, RESERVED, ROUNDING, TOKEN, PoolPicture, picture
 
-# Okabe and Ito's colours that carry dark text, told apart with any colour vision; a number says which request it is.
+# Okabe and Ito's colours that carry dark text, distinct with any colour vision; a number says which request it is.
 COLOURS = ("#56B4E9", "#E69F00", "#009E73", "#F0E442", "#CC79A7", "#D55E00", "#9AA5B1")
 _LIGHT = 0.32
 _POLICIES = ("orca-max", "paged")

@@ -8,7 +8,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, PathPatch
 from matplotlib.path import Path as Outline
 
-from kvlab.analyse.journeys import Journey, journeys
+from kvlab.analyse.request_phases import RequestPhases, request_phases
 from kvlab.publish.figures.canvas import Canvas, Nothing, thinned
 from kvlab.publish.figures.palette import INK
 
@@ -22,7 +22,7 @@ def timeline(canvas: Canvas) -> None:
     runs = {arm: run for arm, run in canvas.first_runs.items() if run.served}
     if not runs:
         raise Nothing("no arm recorded its requests")
-    found = {arm: journeys(run) for arm, run in runs.items()}
+    found = {arm: request_phases(run) for arm, run in runs.items()}
     shown = {arm: [all_[i] for i in thinned(len(all_), MOST_LINES)] for arm, all_ in found.items()}
     heights = [min(2.6, max(0.42, 0.055 * len(lines))) for lines in shown.values()]
     canvas.figure.set_size_inches(7.6, 0.8 + sum(heights) + 0.32 * len(heights))
@@ -35,7 +35,7 @@ def timeline(canvas: Canvas) -> None:
     handles: list[Patch | Line2D] = [
         Patch(facecolor=canvas.colour(p), alpha=FAINT[p], label=canvas.word(p), linewidth=0) for p in PHASES
     ]
-    if any(journey.preempted for lines in shown.values() for journey in lines):
+    if any(phases.preempted for lines in shown.values() for phases in lines):
         mark = Line2D([], [], color=INK, marker="|", linestyle="none", markersize=7, label=canvas.word("preempted"))
         handles.append(mark)
     canvas.figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), fontsize=9)
@@ -43,17 +43,17 @@ def timeline(canvas: Canvas) -> None:
         canvas.note = canvas.word("thinned", most=MOST_LINES)
 
 
-def _panel(canvas: Canvas, axes: Axes, lines: list[Journey], zero: float) -> None:
+def _panel(canvas: Canvas, axes: Axes, lines: list[RequestPhases], zero: float) -> None:
     for phase in PHASES:
         boxes = [
             (start - zero, end - zero, row)
-            for row, journey in enumerate(lines)
-            for name, start, end in journey.spans
+            for row, phases in enumerate(lines)
+            for name, start, end in phases.spans
             if name == phase
         ]
         if boxes:
             axes.add_patch(PathPatch(_boxes(boxes), color=canvas.colour(phase), alpha=FAINT[phase], linewidth=0))
-    marks = [(t - zero, row) for row, journey in enumerate(lines) for t in journey.preempted]
+    marks = [(t - zero, row) for row, phases in enumerate(lines) for t in phases.preempted]
     if marks:
         size = max(2.0, min(6.0, 400 / len(lines)))
         axes.plot(*zip(*marks, strict=True), "|", color=INK, markersize=size, markeredgewidth=0.8)

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-from kvlab.publish.page.story import Factor
+from kvlab.publish.page.headlines import Factor
 from kvlab.quantities import COUNTS, Message, Metrics, Quantities, Quantity, Said, Source
 
 TICKS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0)

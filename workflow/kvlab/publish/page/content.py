@@ -11,9 +11,9 @@ from kvlab.publish.page.answers import Answered, answered
 from kvlab.publish.page.asked import Asking
 from kvlab.publish.page.charts import Pool, gain_rows
 from kvlab.publish.page.gpu import Layer, gpu_layers
+from kvlab.publish.page.headlines import Headlines, counted, pair, product
 from kvlab.publish.page.inline import inline_svg
 from kvlab.publish.page.pool_view import aspects, pool_view
-from kvlab.publish.page.story import Story, counted, pair, product
 from kvlab.publish.words.facts import Fact, Facts
 from kvlab.publish.words.strings import LANGUAGES, look_up
 from kvlab.quantities import COUNTS, Message, Metrics, Quantities, Quantity
@@ -186,8 +186,8 @@ class Content:
     def pool_workloads(self) -> list[str]:
         """Workloads with recorded steps, the one that shows paging first."""
         has = [w for w in self.workloads if any(run.steps for (name, _), run in self.first_runs.items() if name == w)]
-        story = Story.of(self.metrics)
-        return sorted(has, key=lambda w: (w != story.paging, self.workloads.index(w)))
+        headlines = Headlines.of(self.metrics)
+        return sorted(has, key=lambda w: (w != headlines.paging, self.workloads.index(w)))
 
     def pool_arms(self, workload: str) -> list[str]:
         """Arms of a workload with recorded steps."""

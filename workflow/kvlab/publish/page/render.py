@@ -20,9 +20,9 @@ from kvlab.publish.page import charts
 from kvlab.publish.page.answers import visible
 from kvlab.publish.page.asked import published
 from kvlab.publish.page.content import Content
-from kvlab.publish.page.story import (
+from kvlab.publish.page.headlines import (
     COSTS,
-    Story,
+    Headlines,
     arm_of,
     by_role,
     counted,
@@ -72,7 +72,7 @@ def _build(section: dict[str, Any], root: Path) -> str:
             brand=metrics.run,
             run=run,
             metrics=metrics,
-            story=Story.of(metrics),
+            headlines=Headlines.of(metrics),
             ladder=lambda workload, kind="": charts.ladder_rows(
                 ladder(metrics, workload, kind), metrics.quantities, workload, kind
             ),
@@ -103,7 +103,7 @@ def _build(section: dict[str, Any], root: Path) -> str:
                 {"run": metrics.run, "command": f"python -m kvlab verify results/{metrics.run}/report.html"}
                 | trails(run.quantities(), facts.shown.values())
             ),
-            more_data={"grid-data": run.grid(Story.of(metrics).paging), "pool-data": run.pools()},
+            more_data={"grid-data": run.grid(Headlines.of(metrics).paging), "pool-data": run.pools()},
         )
     )
     return html.strip() + "\n"

@@ -1,4 +1,4 @@
-"""Where each number comes from, as the data that the page's trail is shown from."""
+"""Where each number comes from: the data from which the page shows a number's trail."""
 
 from __future__ import annotations
 

@@ -129,7 +129,7 @@ def engine_of(raw: RawRun) -> dict[str, Any]:
 
 
 def utilisation(raw: RawRun) -> float | None:
-    """Mean share of the measured time in which the GPU was busy; None where the device does not tell."""
+    """Mean share of the measured time in which the GPU was busy; None where the device does not report it."""
     start, end = raw.window
     seen = [s.utilisation for s in raw.samples if s.utilisation is not None and start <= s.t_s <= end]
     return float(np.mean(seen)) if seen else None

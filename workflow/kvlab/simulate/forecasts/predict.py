@@ -45,7 +45,9 @@ def predict_run(
         requests, origin[workload] = _requests(workload, section, root)
         for arm in part["arms"]:
             if roles.about(arm, "engine") != fitted.engine["name"] or roles.about(arm, "role") == EAGER:
-                left_out[f"{workload}/{arm}"] = f"{raw.name} tells nothing of its step times: another engine or mode"
+                left_out[f"{workload}/{arm}"] = (
+                    f"another engine or mode: the step times of {raw.name} do not hold for it"
+                )
                 continue
             setting = _setting(roles, arm, part, planned_run["measure"]["vllm"], raw.run.engine)
             cells += _cells(workload, arm, setting, part, section["rates"].get(arm, []), requests, fitted)

@@ -1,4 +1,4 @@
-"""One simulation from its settings: lengths drawn, a queue that never runs dry, a pool, a policy."""
+"""One simulation from its settings: lengths drawn, a queue that is never empty, a pool, a policy."""
 
 from __future__ import annotations
 

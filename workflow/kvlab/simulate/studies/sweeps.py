@@ -1,4 +1,4 @@
-"""What changes when one thing changes: block size, pool, spread of outputs, load, shape of lengths, sharing.
+"""Studies that vary one setting: block size, pool, spread of outputs, load, shape of lengths, sharing.
 
 A study is a list of cases that differ in one setting; every simulated case is a line of `studies.jsonl`.
 """

@@ -56,7 +56,7 @@ class Replayed:
 
     @property
     def label(self) -> str:
-        """What tells it from the trace's other cases of its policy."""
+        """What distinguishes it from the trace's other cases of its policy."""
         return f"{self.step_ms:g}ms-seed{self.seed}"
 
 

@@ -1,6 +1,6 @@
 """The phases of each request, read from a run's logs: waiting, prefill, decode, and when it was preempted.
 
-Pure; the timeline and the trace are drawn from it.
+The timeline and the trace are drawn from them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from kvlab.records import Served
 
 
 @dataclass(frozen=True)
-class Journey:
+class RequestPhases:
     """One request's. `spans`: (phase, start, end), phase one of waiting, prefill, decode; seconds since the origin.
 
     A preempted request waits again and its prefill is computed again; `preempted` has the times at which it lost its
@@ -25,13 +25,13 @@ class Journey:
     preempted: list[float]
 
 
-def journeys(run: RawRun) -> list[Journey]:
-    """The journeys of all requests that finished, in the order of the log.
+def request_phases(run: RawRun) -> list[RequestPhases]:
+    """The phases of all requests that finished, in the order of the log.
 
     Without recorded steps nothing is known of the time before the first token, which then counts as prefill.
     """
     held = stretches(run)
-    return [_way(one, held.get(one.id, [])) for one in run.served if one.finish_s is not None and one.token_s]
+    return [_phases(one, held.get(one.id, [])) for one in run.served if one.finish_s is not None and one.token_s]
 
 
 def stretches(run: RawRun) -> dict[int, list[tuple[float, float]]]:
@@ -49,7 +49,7 @@ def stretches(run: RawRun) -> dict[int, list[tuple[float, float]]]:
     return found
 
 
-def _way(one: Served, held: list[tuple[float, float]]) -> Journey:
+def _phases(one: Served, held: list[tuple[float, float]]) -> RequestPhases:
     assert one.finish_s is not None
     held = held or [(one.arrival_s, one.finish_s)]
     spans: list[tuple[str, float, float]] = []
@@ -63,4 +63,4 @@ def _way(one: Served, held: list[tuple[float, float]]) -> Journey:
             if until > at:
                 spans.append((phase, at, until))
                 at = until
-    return Journey(one, spans, [end for _, end in held[:-1]])
+    return RequestPhases(one, spans, [end for _, end in held[:-1]])

@@ -23,7 +23,7 @@ class Factor:
 
 
 @dataclass(frozen=True)
-class Story:
+class Headlines:
     """`whole`: the workload of the original comparison. `paging`: the one that shows what paging adds by itself."""
 
     whole: str
@@ -32,7 +32,7 @@ class Story:
     rest: tuple[str, Quantity] | None = None  # the largest of the other factors of the whole, by name
 
     @classmethod
-    def of(cls, metrics: Metrics) -> Story:
+    def of(cls, metrics: Metrics) -> Headlines:
         """The first workload that has both ends of the comparison; the first whose pool filled."""
         names = list(metrics.facts["workloads"])
         found = metrics.quantities

@@ -1,17 +1,17 @@
-"""A request's way: waiting, prefill, decode, and again after a preemption."""
+"""The phases of a request: waiting, prefill, decode, and again after a preemption."""
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.fixtures import small_run
 
-from kvlab.analyse.journeys import journeys, stretches
+from kvlab.analyse.request_phases import request_phases, stretches
 from kvlab.raw import RawRun
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    return small_run.build(tmp_path_factory.mktemp("journeys") / "small", figures=False)
+    return small_run.build(tmp_path_factory.mktemp("phases") / "small", figures=False)
 
 
 @settings(max_examples=6, deadline=None)
@@ -22,7 +22,7 @@ def run(tmp_path_factory):
 )
 def test_spans_follow_each_other_from_arrival_to_the_last_token(run, name):
     raw = RawRun.read(run, *name.split("/"), 0)
-    found = journeys(raw)
+    found = request_phases(raw)
     assert len(found) == len(raw.served)
     for one in found:
         ends = [one.request.arrival_s, *(end for _, _, end in one.spans)]
@@ -31,12 +31,12 @@ def test_spans_follow_each_other_from_arrival_to_the_last_token(run, name):
         assert one.spans[-1][0] == "decode" or one.request.output_tokens == 1
 
 
-def test_every_preemption_of_the_log_is_on_the_way_of_its_request(run):
+def test_every_preemption_of_the_log_is_one_of_its_requests(run):
     raw = RawRun.read(run, "pressured", "vllm-paged", 0)
     lost = sum(step.preempted for step in raw.steps)
     assert lost > 0
-    assert sum(len(one.preempted) for one in journeys(raw)) == lost
-    again = next(one for one in journeys(raw) if one.preempted)
+    assert sum(len(one.preempted) for one in request_phases(raw)) == lost
+    again = next(one for one in request_phases(raw) if one.preempted)
     names = [name for name, _, _ in again.spans]
     assert names.count("prefill") == 1 + len(again.preempted)
     at = again.preempted[0]
