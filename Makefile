@@ -49,7 +49,7 @@ test: ## Every check and test; what this machine can't run is named as SKIPPED
 	@workflow/setup --dev
 	@tests/all
 
-lint: ## Of the checks those that run no test: style, types, workflow, Dockerfile, shell
+lint: ## The checks without the tests: style, types, workflow, Dockerfile, shell
 	@{ command -v ruff && command -v mypy && command -v snakefmt; } >/dev/null || ENGINES=none workflow/setup --dev
 	@tests/lint
 

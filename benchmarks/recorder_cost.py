@@ -1,4 +1,4 @@
-"""What recording every step costs: throughput of vllm-paged with the recorder, divided by without.
+"""What recording every step costs: throughput of paging with the recorder, divided by without.
 
     python benchmarks/recorder_cost.py           a tiny model: steps of 1 to 2 ms, the worst case
     python benchmarks/recorder_cost.py --model results/smoke/model --requests 16
@@ -14,6 +14,9 @@ import sys
 
 import sides
 
+from kvlab.arms import ARMS
+from kvlab.roles import PAGING
+
 WITH, WITHOUT = "with the recorder", "without"
 TARGET = 0.99
 
@@ -22,8 +25,9 @@ def main() -> int:
     args = sides.parser(__doc__).parse_args()
     if args.side:
         served = sides.requests(args)
-        engine = sides.engine(args, "vllm-paged")
-        plays = {name: sides.arm(engine, served, "vllm-paged", recorded=name == WITH) for name in (WITH, WITHOUT)}
+        paging = next(arm.name for arm in ARMS.values() if arm.role == PAGING)
+        engine = sides.engine(args, paging)
+        plays = {name: sides.arm(engine, served, paging, recorded=name == WITH) for name in (WITH, WITHOUT)}
         sides.serve_rounds(plays)
         engine.close()
         return 0

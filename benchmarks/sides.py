@@ -22,6 +22,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "workflow"))
 
+from kvlab.arms import ARMS  # noqa: E402
 from kvlab.measure import machine  # noqa: E402
 from kvlab.measure.engines import Engine, open_engine  # noqa: E402
 from kvlab.measure.job import Feed, Job  # noqa: E402
@@ -132,7 +133,7 @@ def job(args: argparse.Namespace, arm: str, **settings: object) -> Job:
 def engine(args: argparse.Namespace, arm: str, **settings: object) -> Engine:
     """An arm's engine, loaded."""
     wanted = job(args, arm, **settings)
-    made = open_engine("vllm" if arm.startswith("vllm") else "transformers", wanted)
+    made = open_engine(ARMS[arm].engine, wanted)
     made.load()
     made.compile()
     return made
@@ -154,8 +155,6 @@ def arm(engine: Engine, served: list[Request], name: str, recorded: bool = True)
 
     `recorded`: whether the engine's scheduler notes the cache at every step; it can change from round to round.
     """
-    from kvlab.arms import ARMS
-
     feed = Feed(ARMS[name].feed, ARMS[name].options.get("policy"), record=recorded)
 
     def play() -> Round:

@@ -12,11 +12,7 @@ from kvlab.roles import ADMITTING, EAGER, RUNGS, Roles
 
 PACKAGE = ROOT / "workflow" / "kvlab"
 # What names arms: their declaration, the command line's examples, and the comparison of single arms with other tools.
-NAMING = [
-    PACKAGE / "arms.py",
-    PACKAGE / "cli.py",
-    *(ROOT / "benchmarks" / f"{name}.py" for name in ("peers", "recorder_cost")),
-]
+NAMING = [PACKAGE / "arms.py", PACKAGE / "cli.py", ROOT / "benchmarks" / "peers.py"]
 CHECKED = [
     *(path for path in [*PACKAGE.rglob("*.py"), *(ROOT / "benchmarks").glob("*.py")] if path not in NAMING),
     *(ROOT / "workflow" / "rules").glob("*.smk"),
