@@ -143,7 +143,13 @@ const page = {
       if (more) region.tabIndex = 0; else region.removeAttribute("tabindex");
     }
   }
-  new ResizeObserver(scrolls).observe(document.querySelector("main"));
+  const list = document.querySelector(".contents ol");
+  function fade() {
+    list.classList.toggle("more-left", list.scrollLeft > 2);
+    list.classList.toggle("more-right", list.scrollLeft + list.clientWidth < list.scrollWidth - 2);
+  }
+  list.addEventListener("scroll", fade, { passive: true });
+  new ResizeObserver(() => { scrolls(); fade(); }).observe(document.querySelector("main"));
 
   // --- where the reader is --------------------------------------------------------------------------------------
   const links = new Map(all(".contents a").map((link) => [link.hash.slice(1), link]));
@@ -151,7 +157,12 @@ const page = {
     for (const entry of entries) {
       if (!entry.isIntersecting) continue;
       for (const link of links.values()) link.removeAttribute("aria-current");
-      links.get(entry.target.id)?.setAttribute("aria-current", "true");
+      const here = links.get(entry.target.id);
+      if (!here) continue;
+      here.setAttribute("aria-current", "true");
+      const { left, right } = here.getBoundingClientRect(), frame = list.getBoundingClientRect();
+      if (left < frame.left + 40) list.scrollLeft += left - frame.left - 40;
+      else if (right > frame.right - 40) list.scrollLeft += right - frame.right + 40;
     }
   }, { rootMargin: "-20% 0px -70% 0px" });
   for (const id of links.keys()) seen.observe(document.getElementById(id));
@@ -168,7 +179,7 @@ const page = {
   addEventListener("hashchange", () => { // a link within the page: what was chosen stays in the address
     if (page.place && page.kept) page.keep(Object.fromEntries([...page.kept].filter(([, value]) => value !== "")));
   });
-  for (const event of ["kvlab:language", "kvlab:workload"]) document.addEventListener(event, () => { rove(); scrolls(); });
+  for (const event of ["kvlab:language", "kvlab:workload"]) document.addEventListener(event, () => { rove(); scrolls(); fade(); });
   arrive();
   rove();
 })();

@@ -249,6 +249,28 @@ def test_it_prints(open_page):
     assert page.locator("#pool-play").is_hidden()
 
 
+def test_paper_keeps_short_tables_whole_and_leaves_no_page_half_empty(open_page):
+    pypdf = pytest.importorskip("pypdf")
+    for language, head in (("en", "Whole request, p95"), ("zh", "整个请求，p95")):
+        page = open_page(f"?lang={language}")
+        tables = page.get_by_role("columnheader", name=head, include_hidden=True).count()
+        pages = pypdf.PdfReader(io.BytesIO(page.pdf(format="A4"))).pages
+        text = "".join("".join(one.extract_text().split()) for one in pages)
+        assert text.count("".join(head.split())) == tables >= 2  # a split table says its head twice
+        for number, one in enumerate(pages[:-1]):
+            lowest = []
+            one.extract_text(
+                visitor_text=lambda t, cm, tm, _f, _s, low=lowest: (
+                    low.append(cm[5] + tm[5] * cm[3]) if t.strip() else None
+                )
+            )
+            assert min(lowest) < float(one.mediabox.height) / 2, (language, number)
+        assert "▶" not in text  # what the screen unfolds, paper shows
+        page.emulate_media(media="print")
+        assert page.locator(".glossary dd").first.is_visible()
+        assert page.locator("#what-if-title, #what-if").filter(visible=True).count() == 0
+
+
 def test_the_page_is_complete_without_scripts(open_page):
     page = open_page(java_script_enabled=False)
     assert page.locator("[data-workload=pressured]").first.is_visible()
@@ -367,6 +389,44 @@ def test_what_scrolls_says_so_and_only_that_is_a_stop(open_page):
         for more, stop, says in found:
             assert stop == more
             assert ("scrolls" in says) == more
+
+
+@pytest.mark.parametrize("width", [390, 768])
+def test_a_tables_rows_keep_their_name_while_they_scroll(open_page, width):
+    page = open_page(viewport={"width": width, "height": 900})
+    apart = page.evaluate(
+        """() => [...document.querySelectorAll(".scroll.scrolls:has(tbody th)")].map((e) => {
+             e.scrollLeft = 1e6;
+             return e.querySelector("tbody th").getBoundingClientRect().left - e.getBoundingClientRect().left;
+           })"""
+    )
+    assert all(abs(one) < 1 for one in apart)
+    assert len(apart) > 3 or width > 390
+
+
+def test_an_id_stays_on_one_line(open_page):
+    for width in (320, 390, 768, 1280):
+        page = open_page(viewport={"width": width, "height": 900})
+        lines = page.evaluate(
+            """() => [...document.querySelectorAll(":is(h2, h3, caption, th, dd, p) :is(.word, .arm code)")]
+                 .filter((e) => e.offsetParent && /^[a-z]+(-[a-z0-9]+)+$/.test(e.textContent))
+                 .map((e) => [e.textContent, e.getClientRects().length])"""
+        )
+        assert len(lines) > 10
+        assert {count for _, count in lines} == {1}, [text for text, count in lines if count > 1]
+
+
+def test_the_contents_fade_where_they_go_on_and_follow_the_reader(open_page):
+    page = open_page(viewport={"width": 390, "height": 844}, reduced_motion="reduce")
+    contents = page.locator(".contents ol")
+    assert "more-right" in contents.get_attribute("class")
+    page.locator("#proof").evaluate("e => e.scrollIntoView()")
+    page.wait_for_function("document.querySelector('.contents [aria-current]').hash === '#proof'")
+    link, frame = page.locator(".contents [aria-current]").bounding_box(), contents.bounding_box()
+    assert frame["x"] <= link["x"] <= link["x"] + link["width"] <= frame["x"] + frame["width"]
+    page.wait_for_function("document.querySelector('.contents ol').classList.contains('more-left')")
+    wide = open_page(viewport={"width": 2200, "height": 844})
+    assert wide.locator(".more-left, .more-right").count() == 0
 
 
 def test_the_cards_stand_in_one_row_or_one_column(open_page):

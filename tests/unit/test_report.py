@@ -19,6 +19,7 @@ from kvlab.publish.page.headlines import Headlines, verdict
 from kvlab.publish.page.inline import inline_svg
 from kvlab.publish.page.render import build, render
 from kvlab.publish.page.trail import embed
+from kvlab.publish.words.bilingual import text
 from kvlab.quantities import Metrics, Quantities, Quantity
 
 SECTION = {"language": "en", "title": None, "palette": "okabe-ito"}
@@ -208,6 +209,12 @@ def test_a_claim_says_where_its_bound_is_from(page):
         if (place := page.find(f"<code>{id}</code>")) >= 0:
             here = page[place:].partition("</p>")[0]
             assert ("set after runs of this project had been seen" in here) == (bound == "seen"), id
+
+
+def test_an_id_in_a_sentence_does_not_break_at_its_hyphen():
+    said = text("figures.workload", workload="azure-conv")
+    assert said["en"] == 'Workload <span class="word">azure-conv</span>'
+    assert text("figures.workload", workload="a <b>-c")["en"] == "Workload a &lt;b&gt;-c"
 
 
 def test_data_in_a_script_element_can_not_end_it():

@@ -14,6 +14,7 @@ from kvlab.publish.words.strings import LANGUAGES, TAGS, look_up, rich, said
 from kvlab.quantities import Quantity, Said
 
 STOPS = "，。；：、）.,;:)"
+_ID = re.compile(r"[a-z0-9]+(-[a-z0-9]+)+")  # of an arm or a workload: it stays on one line
 
 
 class Both:
@@ -136,4 +137,6 @@ def _in(value: Any, language: str) -> Any:
         value = number(value)
     elif isinstance(value, Fact):
         value = fact(value)
+    elif isinstance(value, str) and not isinstance(value, Markup) and _ID.fullmatch(value):
+        value = Markup('<span class="word">{}</span>').format(value)
     return value[language] if isinstance(value, Both) else value
