@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 
@@ -67,7 +66,3 @@ def section(*which: tuple[str, str, int]) -> dict:
         "arms": {name: arm.shown() for name, arm in ARMS.items()},
         "analysis": {"bootstrap_resamples": 200, "confidence": 0.95},
     }
-
-
-def pretty(path: Path) -> dict:
-    return json.loads(path.read_text(encoding="utf-8"))

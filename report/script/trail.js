@@ -1,4 +1,4 @@
-// The trail of a number: what it is made of, down to the rows of the raw logs. Everything is set as text, never as HTML.
+// The trail of a number: its formula and sources, down to the rows of the raw logs. Everything is set as text, never as HTML.
 (() => {
   const data = JSON.parse(document.getElementById("trail-data").textContent);
   const dialog = document.getElementById("trail");

@@ -156,7 +156,7 @@ def test_a_simulation_stands_beside_the_paper_s_values(run, page, tmp_path):
         (["vllm-paged"], "Of the KV slots that vLLM holds", "preallocated to the maximum length it"),
         (["hf-continuous"], "nothing to play", "tokens/s"),
         (["vllm-contiguous", "vllm-paged"], "is charged the maximum length", "The original comparison"),
-        (["hf-sequential-static", "vllm-paged"], "be told apart, since", "by paging <strong>alone"),
+        (["hf-sequential-static", "vllm-paged"], "be separated, since", "by paging <strong>alone"),
     ],
 )
 def test_any_choice_of_arms_gives_a_page(tmp_path, arms, says, leaves_out):
