@@ -142,7 +142,7 @@ class Quantities:
         return len(self._by_id)
 
 
-def _told(quantity: Quantity) -> dict[str, Any]:
+def _fields(quantity: Quantity) -> dict[str, Any]:
     return {name: value for name, value in asdict(quantity).items() if name != "bound" or value is not None}
 
 
@@ -186,7 +186,7 @@ class Metrics:
         for entries in ("runs", "guards"):
             document[entries] = [{k: asdict(v) if isinstance(v, Message) else v for k, v in entry.items()}
                                  for entry in getattr(self, entries)]  # fmt: skip
-        write_json(path, document | {"quantities": [_told(q) for q in self.quantities]})
+        write_json(path, document | {"quantities": [_fields(q) for q in self.quantities]})
 
     @classmethod
     def read(cls, path: Path) -> Metrics:

@@ -26,7 +26,7 @@ from kvlab.errors import ConfigError
 
 VARIABLE = "KVLAB_PROGRESS"  # names a folder in which a stage says how far it is; kvlab.terminal writes there
 REFRESH_S = 0.5
-ENOUGH = 3  # finished jobs before the time left is told
+ENOUGH = 3  # finished jobs before the time left is estimated
 
 # Messages of Snakemake that are the same in every run.
 CHATTER = re.compile(
@@ -142,9 +142,9 @@ class LogHandler(LogHandlerBase):
     def line(self, now: float) -> str:
         """Where the run is: jobs done of all, what runs and for how long, its own message, the time left."""
         running = list(self.jobs.values())
-        told = [path.read_text(encoding="utf-8", errors="replace") for path in sorted(self.folder.glob("[0-9]*"))]
+        messages = [path.read_text(encoding="utf-8", errors="replace") for path in sorted(self.folder.glob("[0-9]*"))]
         parts = [f"{self.done}/{self.total}"]
-        parts += told or [f"{name}, {span(now - began)}" for _, name, began in running]
+        parts += messages or [f"{name}, {span(now - began)}" for _, name, began in running]
         if left := self.time_left(now):
             parts.append(f"about {span(left)} left")
         return "  ".join(parts)

@@ -149,9 +149,9 @@ def _same_engine(runs: Sequence[RawRun]) -> Guard:
     seen: dict[str, set[str]] = {name: set() for name in ENGINE}
     batches = [run for run in runs if _takes_all(run) and not run.run.settings["arm"].get("options", {}).get("eager")]
     for run in batches:
-        told = {"max_num_seqs": run.run.max_num_seqs, "block_size": run.run.block_size} | run.run.engine
+        in_use = {"max_num_seqs": run.run.max_num_seqs, "block_size": run.run.block_size} | run.run.engine
         for name in ENGINE:
-            seen[name].add(str(told.get(name)))
+            seen[name].add(str(in_use.get(name)))
     if len({run.run.arm for run in batches}) < 2:
         return _guard("same-engine", None, Message("one-arm"))
     differ = [f"{name} {', '.join(sorted(values))}" for name, values in seen.items() if len(values) > 1]

@@ -52,9 +52,9 @@ def hand_over(run: Path, configuration: dict[str, Any]) -> None:
 
 def take_over(run: Path) -> None:
     """Write the run's `config.json` where a workflow handed over another one than is there."""
-    told, file = os.environ.get(_variable(run)), run / "config.json"
-    if told and not (file.is_file() and json.loads(file.read_text(encoding="utf-8")) == json.loads(told)):
-        write_json(file, json.loads(told))
+    wanted, file = os.environ.get(_variable(run)), run / "config.json"
+    if wanted and not (file.is_file() and json.loads(file.read_text(encoding="utf-8")) == json.loads(wanted)):
+        write_json(file, json.loads(wanted))
 
 
 def _variable(run: Path) -> str:

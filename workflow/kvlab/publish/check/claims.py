@@ -62,11 +62,11 @@ def write(root: Path) -> list[dict[str, Any]]:
 
 def document(verdicts: list[dict[str, Any]]) -> dict[str, Any]:
     """What `claims.json` holds."""
-    told = [
+    entries = [
         {name: asdict(value) if isinstance(value, Message) else value for name, value in verdict.items()}
         for verdict in verdicts
     ]
-    return {"schema": 2, "claims": told}
+    return {"schema": 2, "claims": entries}
 
 
 def show(verdicts: list[dict[str, Any]]) -> int:
@@ -102,8 +102,8 @@ def _read(file: Path) -> list[dict[str, Any]]:
 
 
 def _entry(claim: dict[str, Any], workload: str) -> dict[str, Any]:
-    told = {key: claim[key] for key in ("id", "statement", "relation", "origin")} | {"workload": workload}
-    return told | ({"bound": claim["bound"]} if "bound" in claim else {})
+    entry = {key: claim[key] for key in ("id", "statement", "relation", "origin")} | {"workload": workload}
+    return entry | ({"bound": claim["bound"]} if "bound" in claim else {})
 
 
 def _by_guard(claim: dict[str, Any], workload: str, metrics: Metrics) -> dict[str, Any] | None:

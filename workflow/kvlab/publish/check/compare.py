@@ -171,8 +171,8 @@ def show(lines: list[Line], everything: bool = False) -> int:
     conclusions = [line for line in lines if line.kind in ("claim", "factor")]
     counts = Counter(line.verdict for line in conclusions)
     answer = "differ" if counts[DIFFER] else "agree" if counts[AGREE] else "can't be compared"
-    told = ", ".join(f"{counts[verdict]} {verdict}" for verdict in (AGREE, DIFFER, NOT_COMPARABLE))
-    terminal.show(f"The conclusions {answer}: of {len(conclusions)} claims and factors {told}.")
+    totals = ", ".join(f"{counts[verdict]} {verdict}" for verdict in (AGREE, DIFFER, NOT_COMPARABLE))
+    terminal.show(f"The conclusions {answer}: of {len(conclusions)} claims and factors {totals}.")
     _table("claims and factors", conclusions, everything)
     for group in GROUPS:
         _table(group, [line for line in lines if line.kind == group], everything)

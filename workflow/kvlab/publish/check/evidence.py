@@ -180,9 +180,9 @@ def _machine(root: Path, runs: list[Run], found: Found) -> None:
         return
     for run in runs:
         name, version = str(run.engine.get("name", "")), run.engine.get("version")
-        told = {str(v) for package, v in packages.items() if package in (name, f"{name}-cpu")}
-        if version and told and str(version).split("+")[0] not in {v.split("+")[0] for v in told}:
-            found.faults.append(f"{file}: {name} {', '.join(told)}, {run.workload}/{run.arm} was run by {version}")
+        recorded = {str(v) for package, v in packages.items() if package in (name, f"{name}-cpu")}
+        if version and recorded and str(version).split("+")[0] not in {v.split("+")[0] for v in recorded}:
+            found.faults.append(f"{file}: {name} {', '.join(recorded)}, {run.workload}/{run.arm} was run by {version}")
         if run.status == "completed" and run.device == "cuda" and not gpus:
             found.faults.append(f"{file}: no GPU, {run.workload}/{run.arm} was run on one")
 

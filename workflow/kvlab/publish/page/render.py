@@ -113,14 +113,14 @@ def shell(scripts: Sequence[str], language: str, own: dict[str, dict[str, Any]])
     """What the head and the foot of a page are filled with. `own`: words of this page alone."""
     early, *rest = ((REPORT / "script" / name).read_text(encoding="utf-8") for name in ("early.js", *scripts))
     code = "\n".join(rest)
-    told = ("script", "trail", "shares", "names", "take", "plan")
+    parts = ("script", "trail", "shares", "names", "take", "plan")
     return {
         "language": language,
         "style": Markup((REPORT / "style.css").read_text(encoding="utf-8")),
         "early": Markup(early),
         "script": Markup(code),
         "hashes": " ".join(_hash(text) for text in (early, code)),
-        "words": {x: {name: words(x)[name] for name in told} | own[x] for x in LANGUAGES},
+        "words": {x: {name: words(x)[name] for name in parts} | own[x] for x in LANGUAGES},
         "palette": PALETTES["okabe-ito"],
         "more_data": {},
     }

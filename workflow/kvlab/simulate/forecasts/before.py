@@ -41,8 +41,8 @@ def add_expected(made: Metrics, root: Path, predictions: Path, which: Sequence[S
     source = Source(f"{FOLDER}/expected.json", digest(file), "document")
     made.files[source.file] = source.sha256
     cells: dict[tuple[str, str], list[Cell]] = {}
-    told = read(predictions)
-    for one in told.cells:
+    predicted = read(predictions)
+    for one in predicted.cells:
         cells.setdefault((one.workload, cell(one.arm, one.rate)), []).append(one)
     for (workload, name), every in cells.items():
         key = f"{workload}.{name}"
@@ -54,7 +54,7 @@ def add_expected(made: Metrics, root: Path, predictions: Path, which: Sequence[S
         runs = [RawRun.read(root, workload, name, int(r)) for w, c, r in which if (w, c) == (workload, name)]
         _measured(made, key, every, [raw for raw in runs if raw.completed and raw.served], source)
     rates: dict[str, list[float]] = {}
-    for found in told.sustained:
+    for found in predicted.sustained:
         if found.rate is not None:
             rates.setdefault(f"{found.workload}.{found.arm}.predicted.before.sustained", []).append(found.rate)
     for key, values in rates.items():

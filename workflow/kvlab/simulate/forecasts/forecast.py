@@ -123,9 +123,9 @@ def outcome(
 
 def measured(raw: RawRun) -> Outcome:
     """The numbers of a measured part, from its logs: of an open loop after its first seconds, as it was set up."""
-    told, start = _open_loop(raw)
+    arrivals, start = _open_loop(raw)
     done = [one for one in raw.served if one.finish_s is not None and one.token_s]
-    after = start + told.get("leave_out_s", 0.0)
+    after = start + arrivals.get("leave_out_s", 0.0)
     counted = [one for one in done if one.arrival_s >= after]
     late = [one for one in raw.served if one.finish_s is None and one.arrival_s >= after]
 
@@ -151,8 +151,8 @@ def measured(raw: RawRun) -> Outcome:
 def forecast_of(raw: RawRun, calibration: Calibration, policy: str) -> Outcome:
     """What `measured` is expected to be, from the run's requests alone: their lengths, order and arrivals."""
     run = raw.run
-    told, start = _open_loop(raw)
-    arrives = {one.id: one.arrival_s - start for one in raw.served} if told else {}
+    arrivals, start = _open_loop(raw)
+    arrives = {one.id: one.arrival_s - start for one in raw.served} if arrivals else {}
     jobs = [replace(job, arrival=max(0.0, arrives.get(job.id, 0.0))) for job in jobs_of(raw.steps, raw.served)]
     setting = Setting(
         policy=policy,
@@ -164,17 +164,17 @@ def forecast_of(raw: RawRun, calibration: Calibration, policy: str) -> Outcome:
         asynchronous=bool(run.engine.get("async_scheduling")),
         sequential=run.settings.get("arm", {}).get("feed") == "sequential",
     )
-    if not told:
+    if not arrivals:
         return forecast(jobs, setting, calibration)
-    until = told["duration_s"] + told["drain_s"]
-    return forecast(jobs, setting, calibration, until=until, skip_s=told.get("leave_out_s", 0.0))
+    until = arrivals["duration_s"] + arrivals["drain_s"]
+    return forecast(jobs, setting, calibration, until=until, skip_s=arrivals.get("leave_out_s", 0.0))
 
 
 def _open_loop(raw: RawRun) -> tuple[dict[str, Any], float]:
     """How requests arrived over time, {} where all were there from the start, and when the first second began."""
-    told: dict[str, Any] = raw.run.arrivals
+    arrivals: dict[str, Any] = raw.run.arrivals
     first = min((one.arrival_s for one in raw.served), default=0.0)
-    return (told, min(raw.window[0], first)) if told else ({}, first)
+    return (arrivals, min(raw.window[0], first)) if arrivals else ({}, first)
 
 
 def _asked(one: Served) -> int:
