@@ -8,6 +8,9 @@ import pytest
 from tests.fixtures import small_run
 
 from kvlab.arms import ARMS
+from kvlab.paths import ROOT
+from kvlab.publish.check.packed import unpack
+from kvlab.publish.check.verify import numbers_shown
 from kvlab.publish.figures.drawing import Figures
 from kvlab.publish.figures.paper import MARKS
 from kvlab.publish.page.render import build
@@ -126,3 +129,28 @@ def test_the_page_has_a_section_for_them(measured):
 def test_every_policy_has_a_mark_of_its_own():
     assert len(set(MARKS.values())) == len(MARKS)
     assert {arm.options.get("policy") for arm in ARMS.values() if arm.role in ADMITTING} == set(MARKS)
+
+
+def test_requests_that_arrive_over_time_are_drawn_and_open_the_page_where_they_alone_show_paging(tmp_path):
+    root = tmp_path / "policies"
+    assert unpack(ROOT / "results" / "reference" / "opt-13b-policies", root) == []
+    figures = Figures(root, root / "figures", "okabe-ito", "en")
+    assert figures.rated == ["open"]
+    for kind in KINDS:
+        assert figures.draw(kind, "open") is not None, kind
+    figures.finish()
+    drawn = (root / "figures" / "paper-shares.open.en.svg").read_text(encoding="utf-8")
+    assert ">96.5<" in drawn  # token states of the paged arm, beside the paper's marks
+    page = build(SECTION, root)
+    for part in (
+        page.split('class="lede"')[1].split("</p>")[0],
+        page.split('class="answers"')[1].split("</article>")[0],
+    ):
+        cells = {key.partition(".queued")[0] for key, _ in numbers_shown(part)}
+        assert cells == {"open.vllm-paged@8.4", "open.vllm-contiguous@2.2"}
+    assert "No claim is made about <strong>throughput</strong>" in page
+    assert 'class="big undecided"' not in page
+    paper = page.split('<section id="paper">')[1].split("</section>")[0]
+    assert paper.count("never queued") == 6
+    assert '<span class="swatch" style="background:var(--vllm-paged, #777)"></span>' in paper
+    assert "f-rates-open" in paper

@@ -56,6 +56,11 @@ class Figures:
         """The run's workloads."""
         return list(self.metrics.facts["workloads"])
 
+    @property
+    def rated(self) -> list[str]:
+        """Workloads whose requests arrive over time."""
+        return list(self.metrics.facts.get("open", {}))
+
     def draw(self, kind: str, workload: str) -> Any:
         """Draw one figure in every language, file it, and return it for display in the notebook's language."""
         name = f"{kind}.{workload}"

@@ -26,9 +26,12 @@ PAPERS_POOL = 15728  # Table 1, OPT-13B
 def shares(canvas: Canvas) -> None:
     """Fig. 2: a stacked bar a policy, the paper's boundaries as marks where its lengths and pool were used."""
     found = []
+    at_rates = {share: cells(canvas, f"queued.share.{share}") for share in SHARES}
     for arm in admitting(canvas, canvas.metrics.roles.arms):
         mine = [
-            canvas.quantity(f"{arm}.queued.share.{share}") or canvas.quantity(f"{arm}.share.{share}")
+            canvas.quantity(f"{arm}.queued.share.{share}")
+            or canvas.quantity(f"{arm}.share.{share}")
+            or (at_rates[share][arm][-1][1] if arm in at_rates[share] else None)
             for share in SHARES
         ]
         if all(mine):

@@ -145,6 +145,29 @@ def sustained(metrics: Metrics, workload: str) -> list[str]:
     return [key[1] for key in ids if key[0] == workload and len(key) == 3]
 
 
+def rated(metrics: Metrics) -> dict[str, list[str]]:
+    """Workloads whose requests arrive over time, with their cells (`<arm>@<rate>`) that have a run that counts."""
+    found = metrics.facts.get("open", {}).items()
+    return {workload: [cell for cell in facts["cells"] if metrics.counts(workload, cell)] for workload, facts in found}
+
+
+def filling(metrics: Metrics) -> tuple[str, str, str] | None:
+    """A workload with requests that arrive over time, its contiguous cell and its paged one whose requests queue most.
+
+    None where no such workload has both.
+    """
+    for workload, cells in rated(metrics).items():
+        spans = {cell: metrics.quantities.get(f"{workload}.{cell}.queued.span") for cell in cells}
+        queueing = {
+            c: q.value or 0.0 for c, q in spans.items() if q is not None and queued(metrics, workload, c)["kind"]
+        }
+        full = sorted(queueing, key=queueing.__getitem__, reverse=True)
+        both = [metrics.roles.first(role, full) for role in (BATCHING, PAGING)]
+        if both[0] and both[1]:
+            return workload, both[0], both[1]
+    return None
+
+
 def predicted_before(predictions: Quantities) -> list[tuple[str, list[str]]]:
     """Each workload with its cells that were predicted before the run, and measured; one without any is left out."""
     end = ".off.before.throughput"
