@@ -20,11 +20,23 @@ const poolData = (() => {
     part.waitingAt = unrun(part.waiting);
     part.preemptedAt = unrun(part.preempted);
     part.unit = part.reserve || part.block;
+    // Slots that a request is charged, and those of the piece that it takes.
+    part.charge = (request, slots) => part.chunks[request]?.[0] ?? Math.max(slots, part.reserve);
+    part.take = (request, slots) => part.chunks[request]?.[1] ?? Math.max(slots, part.reserve);
     place(part);
     return part;
   }
 
-  const pieces = (part, slots) => Math.ceil(Math.max(slots, part.reserve) / part.unit);
+  const pieces = (part, request, slots) => Math.ceil(part.take(request, slots) / part.unit);
+
+  // The first free piece of `count` places that begins at a multiple of its size, as an allocator of chunks cuts them.
+  function piece(taken, count, most) {
+    for (let at = 0; at + count <= most; at += count) {
+      const places = Array.from({ length: count }, (_, k) => at + k);
+      if (!places.some((place) => taken[place])) return places;
+    }
+    return [];
+  }
 
   // The logs count a request's blocks and do not say where they are: each new one takes the first free place.
   function place(part) {
@@ -38,12 +50,14 @@ const poolData = (() => {
       }
       for (const [request, , slots] of frame) {
         const places = of.get(request) || [];
-        while (places.length > pieces(part, slots)) taken[places.pop()] = false;
+        while (places.length > pieces(part, request, slots)) taken[places.pop()] = false;
+        if (part.whole && !places.length) places.push(...piece(taken, pieces(part, request, slots), part.pool / part.unit));
+        for (const at of places) taken[at] = true;
         of.set(request, places);
       }
       let free = 0;
       for (const [request, , slots] of frame) {
-        const places = of.get(request), count = pieces(part, slots);
+        const places = of.get(request), count = pieces(part, request, slots);
         while (places.length < count) {
           while (taken[free]) free += 1;
           taken[free] = true;
@@ -60,7 +74,7 @@ const poolData = (() => {
     const places = [];
     let free = 0;
     for (const i of order) {
-      const count = pieces(part, frame[i][2]);
+      const count = pieces(part, frame[i][0], frame[i][2]);
       places[i] = Array.from({ length: count }, (_, k) => free + k);
       free += count;
     }
@@ -94,7 +108,7 @@ const poolData = (() => {
   function shares(part, frame) {
     let tokens = 0, filled = 0, charged = 0;
     for (const [request, stored, slots] of frame) {
-      const held = Math.max(slots, part.reserve);
+      const held = part.charge(request, slots);
       tokens += stored;
       charged += held;
       filled += Math.min(held, part.final[request]);

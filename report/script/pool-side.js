@@ -126,7 +126,7 @@ class PoolSide {
   map(held) {
     const { part } = this, slots = this.spare?.length === part.pool ? this.spare.fill(0) : new Uint32Array(part.pool);
     held.forEach(([request, stored, had], i) => {
-      const charged = Math.max(had, part.reserve), filled = Math.max(stored, Math.min(charged, part.final[request]));
+      const charged = part.charge(request, had), filled = Math.max(stored, Math.min(charged, part.final[request]));
       [[0, stored], [stored, filled], [filled, charged]].forEach(([from, limit], kind) => {
         for (let k = Math.floor(from / part.unit); k < this.placed[i].length && k * part.unit < limit; k += 1) {
           const first = (this.placed[i][k] - k) * part.unit;
@@ -201,7 +201,7 @@ class PoolSide {
     const { part, frame } = this, text = page.words[page.language].script;
     const found = frame >= 0 && frame < part.t.length ? part.frames[frame].find((one) => one[0] === request) : null;
     if (!found) return `${this.select.value}: ${page.fill(part.when.has(request) ? text.waiting_for : text.never, { id: request })}`;
-    const held = Math.max(found[2], part.reserve);
+    const held = part.charge(request, found[2]);
     return `${this.select.value}: ${page.fill(text.request, { id: request, tokens: found[1], slots: held, filled: Math.min(held, part.final[request]) })}`;
   }
 }

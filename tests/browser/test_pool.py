@@ -4,8 +4,12 @@ import numpy as np
 import pytest
 
 from kvlab.accounting import SHARES
+from kvlab.paths import ROOT
+from kvlab.publish.check.packed import unpack
 from kvlab.publish.page.pool_view import pool_view
+from kvlab.publish.page.render import render
 from kvlab.raw import RawRun
+from tests.browser.conftest import SECTION
 
 SHOWN = """() => [...document.querySelectorAll(".pool")].map((side) => ({
   arm: side.querySelector("select").value,
@@ -46,6 +50,40 @@ def test_the_shares_are_those_of_the_accounting(open_page, run, workload, arm):
         assert side["status"].startswith(
             f"{raw.accounting.holding[step]} running, {raw.accounting.waiting[step]} waiting"
         )
+
+
+@pytest.fixture(scope="module")
+def policies(tmp_path_factory):
+    """A committed run in which policies reserve a chunk for each request, with its page."""
+    root = tmp_path_factory.mktemp("policies") / "opt"
+    assert unpack(ROOT / "results" / "reference" / "opt-13b-policies", root) == []
+    render(SECTION, root)
+    return root
+
+
+@pytest.mark.parametrize("arm", ["vllm-contiguous", "vllm-pow2", "vllm-oracle"])
+def test_a_chunk_that_a_policy_reserves_is_charged_and_drawn_as_one_piece(open_page, policies, arm):
+    page = open_page("#lang=en", policies / "report.html")
+    page.locator(".pool select").nth(1).select_option(arm)
+    page.locator("[name=pool-clock][value=own]").check(force=True)
+    accounting = RawRun.read(policies, "closed", arm, 0).accounting
+    for value in (100, 400, 700):
+        set_slider(page, value)
+        side = page.evaluate(SHOWN)[1]
+        step = int(side["step"])
+        assert side["shares"] == [f"{100 * accounting.share(name)[step]:.1f}%" for name in SHARES], (value, step)
+    if arm == "vllm-contiguous":  # pieces of 2,048 slots, 4 rows of 32 cells each
+        canvas, seen = page.locator(".pool canvas").nth(1), []
+        for row in range(28):
+            box = canvas.bounding_box()
+            rows = [
+                canvas.hover(position={"x": x * box["width"], "y": (row + 0.5) * box["height"] / 31})
+                or page.locator("#pool-request").text_content().split("·")[1].split(":")[1].split()[1]
+                for x in (0.02, 0.98)
+            ]
+            assert rows[0] == rows[1], row
+            seen.append(rows[0])
+        assert all(len(set(seen[at : at + 4])) == 1 for at in range(0, 28, 4))
 
 
 def test_every_arm_can_stand_on_either_side(open_page):

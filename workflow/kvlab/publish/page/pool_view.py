@@ -5,7 +5,8 @@ rules of `kvlab.accounting`: what a request still fills is known from its final 
 
 Encoding, since a long run has many steps and requests: a stretch is [request, first frame, tokens, slots]. `tokens`
 are run lengths [value, count, …] of how far the stored tokens are from growing by one a step, `slots` of how far the
-slots are from the tokens rounded up to whole blocks; both are almost always one run of zeros.
+slots are from the tokens rounded up to whole blocks; both are almost always one run of zeros. `chunks`: where a
+policy reserved slots for each request, what it asked for and the chunk that it took; `whole`: a chunk is one piece.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from kvlab.accounting import final_tokens
+from kvlab.accounting import chunks_of, final_tokens
 from kvlab.raw import RawRun
 from kvlab.records import Step
 
@@ -38,6 +39,8 @@ def pool_view(run: RawRun) -> dict[str, Any]:
         "pool": run.run.pool_slots,
         "block": block,
         "reserve": run.run.reserve_slots or 0,
+        "chunks": chunks_of(run.served),
+        "whole": (run.run.policy or "").startswith("orca"),
         "end": round(1000 * (run.end_s - zero), 1),
         "t": [round(1000 * (step.t_s - zero), 1) for step in frames],
         "step": kept,
