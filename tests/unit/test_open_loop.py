@@ -10,7 +10,9 @@ from kvlab.analyse.open_loop import crossing
 from kvlab.paths import ROOT
 from kvlab.publish.check import claims
 from kvlab.publish.words.strings import said
+from kvlab.raw import RawRun
 from kvlab.records import Served, Step
+from kvlab.simulate.forecasts.forecast import measured
 
 PLAN = {"kind": "poisson", "duration_s": 10.0, "leave_out_s": 2.0, "drain_s": 1.0, "bound_s_per_token": 1.0}
 
@@ -126,4 +128,21 @@ def test_throughput_of_a_cell_that_was_stopped_counts_the_time_up_to_the_stop(ro
     q = opened(root, ("vllm-paged@2", 0)).quantities
     first_arrival, stop = 0.95 + 1, 12.0  # the last request that finished did so after 1.95 + 2 + 2 = 5.95 s
     assert q["w.vllm-paged@2.throughput"].value == pytest.approx((4 + 4 + 1) / (stop - first_arrival))
-    assert q["w.vllm-paged@2.request_rate"].value == pytest.approx(2 / (stop - first_arrival))
+
+
+def test_what_had_not_finished_is_neither_goodput_nor_a_request_that_finished(root):
+    """Two of three that count run on when the cell ends, 6 s after the first of them came: 1.5 s a token so far."""
+    cell(root, "vllm-paged", 2.0, [1.0, 2.0, None, None], arrivals=PLAN | {"bound_s_per_token": 2.0})
+    q = opened(root, ("vllm-paged@2", 0)).quantities
+    assert q["w.vllm-paged@2.normalized.bound"].value == pytest.approx(2 / 3)
+    assert q["w.vllm-paged@2.goodput"].value == pytest.approx(1 / 8)
+    assert q["w.vllm-paged@2.request_rate"].value == pytest.approx(2 / (12.0 - 1.95))
+    assert "until then" in said("en", q["w.vllm-paged@2.latency.p95"].formula)
+    assert "until then" not in said("en", q["w.vllm-paged@2.tpot.median"].formula)
+
+
+def test_predicted_and_measured_latency_a_token_are_by_the_tokens_that_were_asked_for(root):
+    cell(root, "vllm-paged", 2.0, [1.0, 2.0, None])
+    seen = measured(RawRun.read(root, "w", "vllm-paged@2", 0))
+    assert seen.unfinished == 1
+    assert seen.per_token_mean == pytest.approx((2 / 4 + (12.0 - 5.95) / 4) / 2)  # it has made one of its four

@@ -11,6 +11,7 @@ import numpy as np
 
 from kvlab.accounting import SHARES
 from kvlab.analyse import steps
+from kvlab.analyse.bounds import StoppedRun
 from kvlab.analyse.sheet import Sheet
 from kvlab.quantities import Message
 from kvlab.raw import RawRun
@@ -64,6 +65,9 @@ def describe_arm(sheet: Sheet, prefix: str, runs: Sequence[RawRun]) -> None:
 def describe_latencies(sheet: Sheet, prefix: str, runs: Sequence[RawRun]) -> None:
     """Median, 95th and 99th percentile over requests of the time to the first token, a further one, and the last."""
     for name, of_each, factor, why in _LATENCIES:
+        what = Message(name)
+        if runs[0].run.rate is not None and name != "tpot":
+            what = Message("so-far", {"what": what})
         for statistic, percentile in (("median", 50), ("p95", 95), ("p99", 99)):
             sheet.arm(
                 prefix,
@@ -72,7 +76,7 @@ def describe_latencies(sheet: Sheet, prefix: str, runs: Sequence[RawRun]) -> Non
                 lambda r, of=of_each, p=percentile, f=factor: float(np.percentile(v, p)) * f if (v := of(r)) else None,  # type: ignore[misc]
                 TIMES,
                 why,
-                Message(f"{statistic}-over-requests", {"what": Message(name)}),
+                Message(f"{statistic}-over-requests", {"what": what}),
             )
 
 
@@ -96,6 +100,11 @@ def _over_idle(run: RawRun) -> float | None:
 def _recomputed_share(run: RawRun) -> float | None:
     found = steps.recomputed(run)
     return found.tokens / found.computed if found.computed else None
+
+
+def _ended(run: RawRun) -> int:
+    """Requests that finished; of a run that its time budget stopped all, for a bound."""
+    return sum(one.finish_s is not None or isinstance(run, StoppedRun) for one in run.served)
 
 
 def _padding(run: RawRun, name: str) -> float:
@@ -154,7 +163,7 @@ _DEVICE: dict[str, tuple[Number, tuple[str, ...]]] = {
 
 _TIME: dict[str, Number] = {
     "throughput": lambda r: r.throughput,
-    "request_rate": lambda r: len(r.latencies()) / r.span_s,
+    "request_rate": lambda r: _ended(r) / r.span_s,
     "span": lambda r: r.span_s,
     "requests": lambda r: len(r.served),
     "output_tokens": lambda r: r.output_tokens,

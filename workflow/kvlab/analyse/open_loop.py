@@ -62,21 +62,24 @@ class OpenCell(RawRun):
         return inside
 
     @cached_property
+    def logged(self) -> list[Served]:
+        """The requests that count, as they were logged."""
+        lo, hi = self.counting
+        return [one for one in self.served if lo <= one.arrival_s <= hi]
+
+    @cached_property
     def counted(self) -> list[Served]:
         """The requests that count; one that had not finished ends when the cell does."""
-        lo, hi = self.counting
         end = self.window[1]
         return [
             one if one.finish_s is not None else replace(one, finish_s=end, token_s=one.token_s or [end])
-            for one in self.served
-            if lo <= one.arrival_s <= hi
+            for one in self.logged
         ]
 
     @property
     def unfinished(self) -> int:
         """How many of them had not finished."""
-        kept = {one.id for one in self.counted}
-        return sum(one.finish_s is None and one.id in kept for one in self.served)
+        return sum(one.finish_s is None for one in self.logged)
 
     def normalized_ms(self) -> list[float]:
         """Milliseconds from planned arrival to end ÷ output tokens, one a request that counts."""
@@ -106,10 +109,11 @@ class OpenCell(RawRun):
         return float(np.percentile(late, 95)) if late else None
 
     def goodput(self) -> float:
-        """Requests a second within the bound, of those that count."""
+        """Requests a second that finished within the bound, of those that count."""
         lo, hi = self.counting
-        bound = 1000 * float(self.plan["bound_s_per_token"])
-        return sum(one <= bound for one in self.normalized_ms()) / (hi - lo)
+        bound = float(self.plan["bound_s_per_token"])
+        taken = [(one, one.finish_s - one.arrival_s) for one in self.logged if one.finish_s is not None]
+        return sum(seconds <= bound * one.output_tokens for one, seconds in taken) / (hi - lo)
 
 
 def describe_open_loop(sheet: Sheet, workload: str, cells: Cells, roles: Roles) -> list[dict[str, Any]]:
