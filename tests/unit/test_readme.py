@@ -10,6 +10,9 @@ from kvlab.arms import ARMS
 from kvlab.publish import summary
 from kvlab.publish.words.numbers import text_of
 from kvlab.quantities import Metrics
+from kvlab.raw import RawRun
+from kvlab.records import cell as named
+from kvlab.simulate.forecasts import forecast, predictions
 
 ROOT = Path(__file__).resolve().parents[2]
 ENGLISH, CHINESE = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.zh-CN.md"))
@@ -127,3 +130,49 @@ def test_what_is_said_of_the_predictions_is_what_was_committed_and_measured(text
             off.append(abs(cell["expected"]["throughput"] / measured.value - 1))
     assert str(len(off)) in text
     assert f"{max(off):.1%}" in text
+
+
+PLAN = (ROOT / "docs/plan.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_the_worked_example_of_a_plan_is_what_the_command_gives(tmp_path):
+    from kvlab.cli import main
+
+    command = re.search(r"    (kvlab plan .*--kv-slots .*\n.*)\n", PLAN)[1].replace("\\\n", " ")
+    command = command.replace("results/", f"{ROOT}/results/")
+    assert main([*command.split()[1:], "--json", str(tmp_path / "plan.json")]) == 0
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    together = {one["policy"]: one for one in plan["together"]}
+    rows = {}
+    for policy in ("orca-max", "orca-oracle", "reserved", "paged"):
+        one = together[policy]
+        gain = f" {one['gain']['mean']:.2f}× " if policy != "paged" else " "
+        numbers = f"{one['throughput']['mean']:,.0f} | {one['sustained']['mean']:.1f}"
+        rows[policy] = f"| {one['mean']['mean']:.1f} |{gain}| {numbers} |"
+    assert [row for row in rows.values() if row not in PLAN] == []
+    said = " ".join(PLAN.split())
+    assert (
+        f"starts at {plan['preempts_from']} requests together and costs {100 * plan['recomputed']['mean']:.1f} %"
+        in said
+    )
+    assert f"below {plan['preempts_from']} would avoid it" in said
+
+
+@pytest.mark.slow
+def test_how_far_the_predictions_were_off_is_what_logs_and_predictions_give():
+    root, off = ROOT / "results/reference/opt-13b-policies", {}
+    for one in predictions.read(ROOT / "config/predictions/opt-13b-policies.json").cells:
+        name = named(one.arm, one.rate)
+        if one.block or not (root / "raw" / one.workload / name / "0").exists():
+            continue
+        seen = forecast.measured(RawRun.read(root, one.workload, name, 0))
+        for field in ("throughput", "latency_mean", "per_token_mean", "running_queued", "ttft_median"):
+            if (found := getattr(seen, field)) and (expected := getattr(one.expected, field)):
+                off.setdefault(field, []).append(100 * (expected / found - 1))
+    assert len(off["throughput"]) == 11
+    said = " ".join(PLAN.split())
+    missing = {
+        name: (min(all), max(all)) for name, all in off.items() if f"{min(all):+.1f} to {max(all):+.1f} %" not in said
+    }
+    assert missing == {}

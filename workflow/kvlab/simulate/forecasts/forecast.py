@@ -178,8 +178,8 @@ def _open_loop(raw: RawRun) -> tuple[dict[str, Any], float]:
 
 
 def _asked(one: Served) -> int:
-    """Output tokens that a request came to; at least 1."""
-    return max(one.output_tokens, 1)
+    """Output tokens that a request asked for; those that it came to, at least 1, where it was not stopped before."""
+    return max(one.asked_tokens or one.output_tokens, 1)
 
 
 def serve(
