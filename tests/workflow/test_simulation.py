@@ -95,7 +95,7 @@ def test_the_table_says_both_sides_and_the_limits(simulated):
     ("arguments", "says"),
     [
         (("simulate", "results/none"), "results/none/config.json: no such file"),
-        (("simulated", "results/none"), "claims.json: no such file"),
+        (("simulated", "results/none"), "metrics.json: no such file"),
         (("draw-simulation", "results/bare"), "has no simulation"),
         (("what-if", "results/small", "w", "vllm-paged", "0"), "no such file"),
     ],
