@@ -1,7 +1,7 @@
 // One side of the pool view: an arm's pool as a grid of cells, its shares, and the text beneath it.
 class PoolSide {
   static SHARES = ["tokens", "reserved", "internal", "external"];
-  static HUES = { // told apart by neighbours in lightness as well as in hue
+  static HUES = { // neighbours differ in lightness as well as in hue
     light: ["#0072b2", "#d55e00", "#009e73", "#aa3377", "#b8860b", "#4b4bc8", "#c2185b", "#00838f", "#7a5c00", "#5d8a00"],
     dark: ["#56b4e9", "#ff8c42", "#2fcf9f", "#e88ac0", "#f0c94a", "#9d9dff", "#ff6f9f", "#4dd0e1", "#d8b26e", "#a5d63f"],
   };

@@ -131,7 +131,7 @@
   function run(now) {
     if (!playing) return;
     const passed = last ? now - last : 0;
-    // Reduced motion: a picture at a time instead of a film.
+    // Reduced motion: single frames instead of an animation.
     if (!still.matches || passed >= 700 || !last) {
       position = Math.min(1, position + (still.matches ? 1 / 24 : passed / PLAY_MS));
       last = now;
