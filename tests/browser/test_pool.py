@@ -45,7 +45,7 @@ def test_the_shares_are_those_of_the_accounting(open_page, run, workload, arm):
         step = int(side["step"])
         following = min((times[one] for one in kept if one > step), default=np.inf)
         assert times[step] - 1e-4 <= value / 1000 * (raw.end_s - zero) < following + 1e-4
-        expected = [f"{100 * raw.accounting.share(name)[step]:.1f}%" for name in SHARES]
+        expected = [f"{100 * raw.accounting.series(name)[step] / raw.accounting.pool:.1f}%" for name in SHARES]
         assert side["shares"] == expected, (value, step)
         assert side["status"].startswith(
             f"{raw.accounting.holding[step]} running, {raw.accounting.waiting[step]} waiting"

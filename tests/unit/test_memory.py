@@ -1,6 +1,5 @@
 import dataclasses
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -91,6 +90,20 @@ def test_an_empty_log_has_no_mean():
     assert idle.efficiency() is None
 
 
+def test_a_step_too_many_of_asynchronous_batches_stores_no_token_that_counts():
+    steps = [step([[0, 5, 8], [1, 6, 8]], 0), step([[0, 6, 8], [1, 7, 8]], 1), step([[0, 7, 8]], 2)]
+    ahead = run(engine={"async_scheduling": True})
+    got = memory.account(ahead, steps, {0: 6, 1: 6})
+    assert got.tokens.tolist() == [11, 12, 6]
+    assert got.internal.tolist() == [4, 4, 2]
+    for bad, final in ((steps, {0: 5, 1: 6}), ([steps[2], steps[0]], {0: 6, 1: 6})):  # two too many; not the last step
+        bad = [dataclasses.replace(one, step=n, t_s=float(n)) for n, one in enumerate(bad)]
+        with pytest.raises(LogError, match="more tokens than it ever fills"):
+            memory.account(ahead, bad, final)
+    with pytest.raises(LogError, match="step 1: request 1 has more tokens than it ever fills"):
+        memory.account(run(), steps, {0: 6, 1: 6})
+
+
 GOOD = [step([[0, 1, 4]], 3), step([[0, 2, 4]], 4)]
 
 
@@ -144,7 +157,7 @@ def test_the_shares_make_up_the_pool_and_equal_a_plain_loop(log):
     the_run, steps, final = log
     got = memory.account(the_run, steps, final)
     assert (sum(got.series(name) for name in memory.SHARES) == the_run.pool_slots).all()
-    assert sum(got.share(name) for name in memory.SHARES) == pytest.approx(np.ones(len(steps)))
+    assert sum(got.series(name) for name in memory.SHARES).tolist() == [got.pool] * len(steps)
     for name in (*memory.SHARES, "rounding", "free"):
         assert (got.series(name) >= 0).all()
     for at, one in enumerate(steps):

@@ -39,15 +39,6 @@ def final_tokens(served: Iterable[Served]) -> dict[int, int]:
     return {one.id: one.prompt_tokens + max(one.asked_tokens or one.output_tokens, 1) - 1 for one in served}
 
 
-def chunks_of(served: Iterable[Served]) -> dict[int, tuple[int, int]]:
-    """Slots asked for and slots of the chunk taken, by request id, of those for which a policy reserved some."""
-    return {
-        one.id: (one.asked_slots, one.chunk_slots)
-        for one in served
-        if one.asked_slots is not None and one.chunk_slots is not None
-    }
-
-
 @dataclass(frozen=True)
 class Columns:
     """A step log by columns: n steps, and the m entries of all their `held` lists, in any order.
@@ -139,10 +130,6 @@ class Accounting:
         values: Ints = getattr(self, name)
         return values
 
-    def share(self, name: str) -> Floats:
-        """`name` as a part of the pool, 0 to 1, [n]."""
-        return self.series(name) / self.pool
-
     def time_weights(self, end_s: float | None = None) -> Floats:
         """Seconds that each step's state lasted, [n]: until the next step's record, the last one's until `end_s`.
 
@@ -189,15 +176,13 @@ def account(
 ) -> Accounting:
     """Divide `run`'s pool at each step. `final`: token states that each request holds at its end (`final_tokens`).
 
-    `chunks` (`chunks_of`): where a reserving policy admitted a request, the slots it asked for and the chunk it took
+    `chunks`: where a reserving policy admitted a request, the slots it asked for and the chunk it took
     are charged from the first step to the last in which the request holds cache; what the engine's blocks hold of the
     chunk is inside it. `ended`: of a padded batch, when each request finished, seconds; its row is computed until the
     batch ends.
 
     Where `run.reserve_slots` is set, each request that holds cache is charged at least that many slots: what a
-    contiguous allocator would have had to hold for it. LogError, naming the step, where a record contradicts itself:
-    a negative number, more tokens than slots or than the request ever has, slots beyond the pool, blocks that are not
-    the slots, time that runs backwards.
+    contiguous allocator would have had to hold for it. LogError, naming the step, where a record contradicts itself.
     """
     log = steps if isinstance(steps, Columns) else Columns.of(steps)
     pool = run.pool_slots
@@ -223,7 +208,8 @@ def account(
     at_entry(last < 0, "is not in the request log")
     at_entry((log.stored < 0) | (log.slots < 0), "has a negative number")
     at_entry(log.stored > log.slots, "has more tokens than slots")
-    at_entry(log.stored > last, "has more tokens than it ever fills")
+    stored = _without_the_step_too_many(run, log, last)
+    at_entry(stored > last, "has more tokens than it ever fills")
 
     charged = log.slots if run.reserve_slots is None else np.maximum(log.slots, run.reserve_slots)
     beyond = np.zeros_like(charged)
@@ -235,9 +221,7 @@ def account(
         beyond = taken - charged
     live = _live(log, ended)
     filled_at_last = np.minimum(charged, last) * live
-    asked, allocated, tokens, filled = (
-        _per_step(log, a) for a in (log.slots, charged, log.stored * live, filled_at_last)
-    )
+    asked, allocated, tokens, filled = (_per_step(log, a) for a in (log.slots, charged, stored * live, filled_at_last))
     rounding = log.blocks * run.block_size - asked
     if run.engine.get("allocator") == BUDDY:
         at_step(rounding < 0, "the allocator's chunks are smaller than what its requests hold")
@@ -266,6 +250,21 @@ def account(
     )
 
 
+def _without_the_step_too_many(run: Run, log: Columns, last: Ints) -> Ints:
+    """Tokens that each entry stores, [m], without the one of a step too many, which counts as internal.
+
+    transformers' continuous batching (5.17.0, `use_async_batching`) plans a step before it knows the tokens of the one
+    before, and so runs each request once more after its last token, in its last step. vLLM plans no such step.
+    """
+    if not run.engine.get("async_scheduling"):
+        return log.stored
+    requests, where = np.unique(log.request, return_inverse=True)
+    ends = np.full(len(requests), -1)
+    np.maximum.at(ends, where, log.row)
+    too_many: Ints = (log.row == ends[where]) & (log.stored == last + 1)
+    return log.stored - too_many
+
+
 def _live(log: Columns, ended: Mapping[int, float] | None) -> Ints:
     """Of each entry 1 where its request has not finished when the step begins, else 0: [m]."""
     if not ended:
@@ -291,9 +290,8 @@ def _column(request: Ints, final: Mapping[int, int]) -> Ints:
     """Each entry's number in `final`, by its request; −1 where the request is unknown."""
     if len(request) and request.min() >= 0 and request.max() <= 10 * len(request):  # faster than sorting
         table = np.full(int(request.max()) + 1, -1, dtype=np.int64)
-        for one, tokens in final.items():
-            if 0 <= one < len(table):
-                table[one] = tokens
+        for one in (one for one in final if 0 <= one < len(table)):
+            table[one] = final[one]
         return table[request]
     ids, where = np.unique(request, return_inverse=True)
     column: Ints = np.array([final.get(one, -1) for one in ids.tolist()], dtype=np.int64)[where]

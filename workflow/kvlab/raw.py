@@ -14,7 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
-from kvlab.accounting import Accounting, Floats, account, chunks_of, final_tokens
+from kvlab.accounting import Accounting, Floats, account, final_tokens
 from kvlab.errors import LogError
 from kvlab.quantities import Source
 from kvlab.records import (
@@ -150,11 +150,20 @@ class RawRun:
         """What the part's requests got."""
         return self._mine(self.all_outputs)
 
+    @property
+    def chunks(self) -> dict[int, tuple[int, int]]:
+        """Slots asked for and slots of the chunk taken, by request id, of those for which a policy reserved some."""
+        return {
+            one.id: (one.asked_slots, one.chunk_slots)
+            for one in self.served
+            if one.asked_slots is not None and one.chunk_slots is not None
+        }
+
     @cached_property
     def accounting(self) -> Accounting:
         """The division of its KV pool at each step. LogError where the log contradicts itself."""
         try:
-            return account(self.run, self.steps, final_tokens(self.served), chunks_of(self.served), self._ended)
+            return account(self.run, self.steps, final_tokens(self.served), self.chunks, self._ended)
         except LogError as error:
             raise LogError(f"{self.folder}/steps.jsonl: {error}") from None
 

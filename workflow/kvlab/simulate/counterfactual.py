@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from kvlab.accounting import SHARES, Accounting, chunks_of
+from kvlab.accounting import SHARES, Accounting
 from kvlab.allocators.contiguous import SimulatedRequest
 from kvlab.allocators.policies import POLICIES, RESERVED, allocator_of
 from kvlab.errors import KvlabError
@@ -130,7 +130,7 @@ def charged(raw: RawRun) -> list[Step]:
 
     A held entry is then [request, tokens, slots asked for], and `blocks` counts the chunks: as in a simulated log.
     """
-    chunks = chunks_of(raw.served)
+    chunks = raw.chunks
     if not chunks:
         return raw.steps
     block = raw.run.block_size if raw.run.policy == RESERVED else 1

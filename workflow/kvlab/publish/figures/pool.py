@@ -53,7 +53,7 @@ def occupancy(canvas: Canvas) -> None:
         t = (account.t_s - min((one.arrival_s for one in run.served), default=run.window[0]))[kept]
         below = np.zeros(len(kept))
         for share in HELD:
-            top = below + 100 * account.share(share)[kept]
+            top = below + 100 * account.series(share)[kept] / account.pool
             axes.fill_between(
                 t, below, top, step="post", color=canvas.colour(share), linewidth=0, label=canvas.word(share)
             )
