@@ -142,7 +142,8 @@ def measured_apart(tmp_path: Path, model: Path, workload: Path) -> Callable[...,
         script.write_text(CHILD)
         ours = ("VLLM_", "KVLAB_", "TORCH_COMPILE_DISABLE", "CUDA_VISIBLE_DEVICES")  # set by what ran here before
         environment = {name: value for name, value in os.environ.items() if name in CACHES or not name.startswith(ours)}
-        environment |= {"PYTHONPATH": str(Path(kvlab.__file__).parents[1])} | (variables or {})
+        path = [str(Path(kvlab.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment |= {"PYTHONPATH": os.pathsep.join(path)} | (variables or {})
         command = [sys.executable, str(script), json.dumps(section(arm, **asked)), arm, str(model), str(workload)]
         done = subprocess.run(
             [*command, str(folder)], env=environment, capture_output=True, text=True, timeout=400, check=False

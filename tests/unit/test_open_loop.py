@@ -118,8 +118,13 @@ def test_a_claim_about_a_full_queue_is_held_against_the_cell_with_the_highest_ra
     shutil.copy(packed / "metrics.json", root / "metrics.json")
     found = {(one["id"], one["workload"]): one for one in claims.judge(root)}
     claim = found["paper-token-share", "open"]
-    assert claim["quantity"] == "open.vllm-paged@8.4.queued.share.tokens"
+    assert claim["quantity"] == "open.vllm-paged@9.4.queued.share.tokens"
     assert claim["verdict"] == claims.HELD
+    assert found["paper-token-share", "closed"]["verdict"] == claims.NOT_HERE
+    rates = found["paper-rate-max", "open"]
+    assert rates["quantity"] == "open.sustained.vllm-contiguous"
+    assert rates["verdict"] == claims.UNDECIDED  # two of three blocks enclose the bound
+    assert ("paper-rate-max", "closed") not in found
 
 
 def test_throughput_of_a_cell_that_was_stopped_counts_the_time_up_to_the_stop(root):

@@ -1,5 +1,6 @@
 """Packed runs, packed again from their own logs."""
 
+import dataclasses
 import hashlib
 import json
 import re
@@ -12,6 +13,7 @@ from tests.fixtures import small_run
 from kvlab.errors import KvlabError
 from kvlab.publish.check import packed
 from kvlab.quantities import Metrics
+from kvlab.raw import RawRun
 
 pytestmark = pytest.mark.slow
 
@@ -76,3 +78,16 @@ def test_the_sample_page_shows_the_packed_runs_numbers():
         assert entry.get("x") == (None if quantity.value is None else repr(quantity.value)), name
         files = [shown["files"][file] for file, _ in shown["sources"][entry["s"]]]
         assert files == [[source.file, source.sha256] for source in quantity.sources], name
+
+
+@pytest.mark.parametrize("arm", ["vllm-contiguous", "vllm-paged"])
+def test_two_gpus_hold_the_blocks_of_one_at_every_step(arm):
+    """Tensor parallel 2 on H100s: the cache of each request, its blocks and preemptions are those of one worker."""
+    one, two = (
+        [RawRun.read(ROOT / "results/reference" / run, "azure-conv", arm, repeat) for repeat in (0, 1)]
+        for run in ("llama-8b-tp1", "llama-8b-tp2")
+    )
+    steps = [[dataclasses.replace(step, t_s=0.0) for step in raw.steps] for raw in (*one, *two)]
+    assert steps[0] == steps[1] == steps[2] == steps[3]
+    assert [raw.run.engine.get("kv_bytes_each") for raw in two] == [[two[0].run.kv_pool_bytes // 2] * 2] * 2
+    assert {raw.run.kv_pool_bytes for raw in (*one, *two)} == {one[0].run.kv_pool_bytes}

@@ -47,7 +47,9 @@ def judge(root: Path, file: Path = CLAIMS) -> list[dict[str, Any]]:
 
 
 def _busiest(key: str, cells: list[str]) -> str | None:
-    """The id of the arm's cell with the highest rate: `key` with "@*" replaced; None where the arm has no cell."""
+    """`key`, with "@*" replaced by the highest rate of the arm's cells; None where the arm has no cell."""
+    if "@*" not in key:
+        return key
     arm = key.split(".")[1].removesuffix("@*")
     rates = [rate for name, _, rate in (cell.partition("@") for cell in cells) if name == arm]
     return key.replace("@*", f"@{max(rates, key=float)}") if rates else None

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from kvlab.accounting import chunks_of, final_tokens
+from kvlab.accounting import final_tokens
 from kvlab.raw import RawRun
 from kvlab.records import Step
 
@@ -39,7 +39,7 @@ def pool_view(run: RawRun) -> dict[str, Any]:
         "pool": run.run.pool_slots,
         "block": block,
         "reserve": run.run.reserve_slots or 0,
-        "chunks": chunks_of(run.served),
+        "chunks": run.chunks,
         "whole": (run.run.policy or "").startswith("orca"),
         "end": round(1000 * (run.end_s - zero), 1),
         "t": [round(1000 * (step.t_s - zero), 1) for step in frames],

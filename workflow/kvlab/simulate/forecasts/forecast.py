@@ -17,7 +17,6 @@ from kvlab.allocators.contiguous import Allocator, Ints, SimulatedRequest
 from kvlab.allocators.policies import allocator_of
 from kvlab.errors import KvlabError
 from kvlab.raw import RawRun
-from kvlab.records import Served
 from kvlab.simulate.counterfactual import jobs_of
 from kvlab.simulate.forecasts.calibration import Calibration, Work
 from kvlab.simulate.scheduler import Scheduler
@@ -48,7 +47,8 @@ class Outcome:
     """What a run gave or is expected to give. Times in seconds, shares 0 to 1, None where nothing decides it.
 
     `per_token_mean`: mean over requests of (last token − arrival) ÷ output tokens, the paper's normalized latency;
-    requests that did not end count with their time so far. `…_queued`: time-weighted means while requests wait.
+    requests that did not end count with their time so far ÷ the tokens asked for. `…_queued`: time-weighted means while
+    requests wait.
     `outside`: part of the time in which more ran, was read or was computed than the calibration saw; None where the run
     was measured.
     """
@@ -143,7 +143,7 @@ def measured(raw: RawRun) -> Outcome:
         span=raw.span_s,
         late=(
             column([raw.end_s - one.arrival_s for one in late]),
-            np.array([_asked(one) for one in late], dtype=np.int64),
+            np.array([one.asked_tokens or max(one.output_tokens, 1) for one in late], dtype=np.int64),
         ),
     )
 
@@ -175,11 +175,6 @@ def _open_loop(raw: RawRun) -> tuple[dict[str, Any], float]:
     arrivals: dict[str, Any] = raw.run.arrivals
     first = min((one.arrival_s for one in raw.served), default=0.0)
     return (arrivals, min(raw.window[0], first)) if arrivals else ({}, first)
-
-
-def _asked(one: Served) -> int:
-    """Output tokens that a request asked for; those that it came to, at least 1, where it was not stopped before."""
-    return max(one.asked_tokens or one.output_tokens, 1)
 
 
 def serve(

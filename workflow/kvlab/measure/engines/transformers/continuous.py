@@ -9,8 +9,9 @@ allocator asks for a block more than it needs at some lengths, and that is recor
 blocks more than the pool, for padding, which no request gets.
 
 On a GPU it is configured as its authors benchmark it: FlashAttention (see `flash`), pages of 256 tokens, and a token
-budget, CUDA graphs and asynchronous batches as transformers decides on them itself. It was not run on a GPU in this
-configuration yet. On a CPU, sdpa with smaller pages and without graphs: the guard `as-upstream` says so.
+budget, CUDA graphs and asynchronous batches as transformers decides on them itself. With asynchronous batches a request
+runs once more after its last token (see `accounting`). On a CPU, sdpa with smaller pages and without graphs: the guard
+`as-upstream` says so.
 """
 
 from __future__ import annotations

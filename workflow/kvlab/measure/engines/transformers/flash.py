@@ -6,7 +6,7 @@ names. It is put where transformers looks for the one of flash-attn, under a nam
 `flash_attn_with_kvcache`, so transformers' decode path stays off: all steps take the one for varying lengths, with CUDA
 graphs.
 
-The function with vLLM's kernel was tested on a CPU with another kernel in its place, and not yet run on a GPU.
+On a CPU it is tested with another kernel in its place; results/reference/llama-8b-batching ran it on an H100.
 """
 
 from __future__ import annotations
