@@ -29,3 +29,10 @@ def test_libraries_in_other_processes_use_that_folder_too():
     assert len(said) == 3
     for place in said:
         assert place.startswith(os.environ[FOLDER]), place
+
+
+def test_make_test_runs_every_folder_of_tests():
+    tests = Path(__file__).resolve().parents[1]
+    said = (tests / "all").read_text(encoding="utf-8")
+    for folder in {file.parent.name for file in tests.glob("*/test_*.py")}:
+        assert f"tests/{folder}" in said
