@@ -19,7 +19,7 @@ from kvlab.publish.page.headlines import Headlines, verdict
 from kvlab.publish.page.inline import inline_svg
 from kvlab.publish.page.render import build, render
 from kvlab.publish.page.trail import embed
-from kvlab.publish.words.bilingual import text
+from kvlab.publish.words.bilingual import recorded, text
 from kvlab.quantities import Metrics, Quantities, Quantity
 
 SECTION = {"language": "en", "title": None, "palette": "okabe-ito"}
@@ -199,6 +199,11 @@ def test_the_counts_on_the_first_screen_are_those_of_all_claims(run, tmp_path):
     assert sum(counts) == len(document["claims"])
 
 
+def test_a_single_claim_holds_and_in_chinese_too(page):
+    claims = page.split('<ul class="claims')[1].split("</ul>\n\n")[0]
+    assert 'outcome held"><span class="en" lang="en">holds</span><span class="zh" lang="zh-Hans">成立</span>' in claims
+
+
 def test_a_claim_says_where_its_bound_is_from(page):
     """A bound that was set after runs had been seen is not shown as a prediction of them."""
     stated = yaml.safe_load((REPORT / "claims.yaml").read_text())["claims"]
@@ -215,6 +220,11 @@ def test_an_id_in_a_sentence_does_not_break_at_its_hyphen():
     said = text("figures.workload", workload="azure-conv")
     assert said["en"] == 'Workload <span class="word">azure-conv</span>'
     assert text("figures.workload", workload="a <b>-c")["en"] == "Workload a &lt;b&gt;-c"
+    message = "azure-conv/hf-sequential-static/0: it's <gone>"
+    whole = (
+        '<span class="word">azure-conv</span>/<span class="word">hf-sequential-static</span>/0: it&#39;s &lt;gone&gt;'
+    )
+    assert recorded(message)["en"] == whole
 
 
 def test_data_in_a_script_element_can_not_end_it():

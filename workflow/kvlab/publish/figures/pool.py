@@ -8,7 +8,7 @@ from kvlab.accounting import SHARES
 from kvlab.publish.figures.canvas import Canvas, Nothing, thinned
 from kvlab.publish.figures.palette import INK
 
-MIB = 1 << 20
+GIB = 2**30
 HELD = ("tokens", "reserved", "internal")
 MOST_POINTS = 360  # of a series that are drawn: more than a panel is wide in pixels
 
@@ -82,7 +82,7 @@ def memory_over_time(canvas: Canvas) -> None:
     for arm, run in runs.items():
         samples = [run.samples[i] for i in thinned(len(run.samples), MOST_POINTS)]
         t = np.array([s.t_s for s in samples])
-        used = np.array([s.used_bytes for s in samples]) / MIB
+        used = np.array([s.used_bytes for s in samples]) / GIB
         axes.plot(t, used, color=canvas.arm_colour(arm), linewidth=1.4, label=arm)
         start, end = run.window
         inside = (t >= start) & (t <= end)

@@ -14,7 +14,7 @@ from kvlab.publish.words.strings import LANGUAGES, TAGS, look_up, rich, said
 from kvlab.quantities import Quantity, Said
 
 STOPS = "，。；：、）.,;:)"
-_ID = re.compile(r"[a-z0-9]+(-[a-z0-9]+)+")  # of an arm or a workload: it stays on one line
+_ID = re.compile(r"\b[a-z0-9]{1,16}(-[a-z0-9]{1,16}){1,4}\b")  # of an arm or a workload: it stays on one line
 
 
 class Both:
@@ -70,10 +70,13 @@ def recorded(message: Said | None) -> Both:
     if message is None:
         return Both(lambda language: "")
     if isinstance(message, str):
-        return Both(
-            lambda language: message if language == "en" else Markup('<span lang="en">{}</span>').format(message)
-        )
-    return Both(lambda language: said(language, message))
+        whole = _ids_whole(message)
+        return Both(lambda language: whole if language == "en" else Markup('<span lang="en">{}</span>').format(whole))
+    return Both(lambda language: _ids_whole(said(language, message)))
+
+
+def _ids_whole(said_: str) -> Markup:
+    return Markup(_ID.sub(r'<span class="word">\g<0></span>', str(escape(said_))))
 
 
 def number(quantity: Quantity | None) -> Both | Markup:
