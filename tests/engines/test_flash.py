@@ -30,10 +30,10 @@ def test_a_gpu_gets_upstreams_configuration_and_a_cpu_what_it_can(monkeypatch):
     assert flash.attention(job("cpu")) == "sdpa"
     assert continuous.sizes(job("cpu")) == (16, 512)
     assert continuous.sizes(job("cuda")) == (256, None)
-    with pytest.raises(NotRunnable, match="512 slots hold no page of 1024"):
+    with pytest.raises(NotRunnable, match="512 slots are fewer than one page of 1024"):
         continuous.sizes(job("cuda", block_size=1024))
     assert continuous.sizes(job("cuda", block_size=32, batch_tokens=8)) == (32, 8)
-    with pytest.raises(NotRunnable, match="FlashAttention, and none is here"):
+    with pytest.raises(NotRunnable, match="FlashAttention, and none is installed"):
         flash.attention(job("cuda"))
     with pytest.raises(NotRunnable, match="has no FlashAttention kernel"):
         flash.attention(job("cuda", continuous_attention=flash.VLLM))

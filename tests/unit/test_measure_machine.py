@@ -136,9 +136,9 @@ def test_weights_are_counted_in_the_dtype_of_the_run(tmp_path):
 
 def test_a_pool_that_does_not_fit_is_a_reason_not_to_run(tmp_path):
     folder = model(tmp_path, SMOLLM2, {"a": [1000]})
-    machine.check_room(folder, "bfloat16", 10, 2_000 + 230_400, "GPU")
+    machine.check_room(folder, "bfloat16", 10, 2_000 + 230_400, "gpu")
     with pytest.raises(NotRunnable, match=r"out of memory: .* 10 slots .* the GPU has free"):
-        machine.check_room(folder, "bfloat16", 10, 2_000 + 230_399, "GPU")
+        machine.check_room(folder, "bfloat16", 10, 2_000 + 230_399, "gpu")
 
 
 def test_caches_of_an_earlier_run_are_seen(tmp_path, monkeypatch):

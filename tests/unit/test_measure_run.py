@@ -42,6 +42,7 @@ def test_an_arm_that_cannot_run_here_is_recorded_with_its_reason(job, monkeypatc
     assert run == read_run(job["folder"])
     assert run.status == "not_run"
     assert "no NVIDIA GPU" in run.reason
+    assert run.why == {"key": "no-gpu", "values": {}}
     assert (run.arm, run.repeat, run.kv_slots_asked, run.parts) == ("hf-sequential-static", 3, 64, [])
     assert run.model_fingerprint == "ab" * 32
     assert sorted(path.name for path in job["folder"].iterdir()) == sorted([*RAW_FILES, PREEMPTIONS])

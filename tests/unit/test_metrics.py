@@ -1,6 +1,7 @@
 """Quantities computed from raw logs, against values worked out by hand."""
 
-from dataclasses import replace
+import re
+from dataclasses import asdict, replace
 
 import pytest
 from tests.raw_logs import section, write_model, write_raw
@@ -9,6 +10,7 @@ from kvlab.analyse import steps as step_log
 from kvlab.analyse.metrics import analyse
 from kvlab.catalogue import UndeclaredId, unit_of
 from kvlab.errors import LogError
+from kvlab.messages import Message
 from kvlab.paths import ROOT
 from kvlab.publish.words.numbers import text_of
 from kvlab.publish.words.strings import said
@@ -171,6 +173,19 @@ def test_an_arm_that_was_not_run_is_kept_with_its_reason(root):
     assert "vllm-paged-eager" in metrics.facts["workloads"]["w"]["arms"]
 
 
+def test_why_an_arm_was_not_run_is_said_in_the_readers_language(root):
+    """A run records the sentence and the message; what older runs recorded in English alone is quoted."""
+    why = Message("no-gpu")
+    write_raw(root, "vllm-paged")
+    write_raw(root, "vllm-pow2", status="not_run", reason=said("en", why), why=asdict(why))
+    write_raw(root, "vllm-oracle", status="not_run", reason=said("en", why))
+    arms = ("vllm-paged", "vllm-pow2", "vllm-oracle")
+    analyse(section(*(("w", arm, 0) for arm in arms)), root).write(root / "metrics.json")
+    reasons = [entry["reason"] for entry in Metrics.read(root / "metrics.json").runs]
+    assert reasons[1:] == [why, "measure.device is cuda, but no NVIDIA GPU answers on this machine"]
+    assert said("zh", reasons[1]) == "measure.device 为 cuda，但本机没有可用的 NVIDIA GPU"
+
+
 STEP = Step(0, 1.0, 1, 0, 0, 1, [[0, 4, 16]])
 SERVED = Served(0, 4, 3, 1.0, [2.0, 3.0, 4.0], 4.0, "length")
 
@@ -195,6 +210,8 @@ def test_a_broken_run_is_left_out_and_says_why(root, spoil, fault):
     assert good["validity"] == "steady"
     assert bad["validity"] == "broken"
     assert fault in said("en", bad["reason"])
+    assert re.search(r"[\u4e00-\u9fff]", said("zh", bad["reason"]))
+    assert str(root) not in said("en", bad["reason"])
     assert metrics.quantities["w.vllm-paged.throughput"].n == 1
 
 

@@ -20,6 +20,7 @@ from kvlab.measure.job import Feed
 from kvlab.measure.passes import Planned, in_block
 from kvlab.measure.run import measure_process
 from kvlab.measure.store import Store
+from kvlab.messages import Message
 from kvlab.prepare.arrivals import planned
 from kvlab.records import Request, Run, read_lines, read_run, write_lines
 from kvlab.simulate import agree
@@ -172,7 +173,7 @@ class Served:
 
     def check(self, requests, feed: Feed):
         if feed.policy == "orca-pow2":
-            raise NotRunnable("no room for pow2")
+            raise NotRunnable(Message("no-page", {"slots": 8, "block": 16}))
 
     def load(self):
         os.environ["LEFT_BEHIND"] = "1"
@@ -240,7 +241,8 @@ def test_a_process_loads_once_and_settles_between_passes(process, tmp_path):
     runs, log = process(["vllm-contiguous", "vllm-pow2", "vllm-paged"])
     assert log == ["load", "warmup paged", "settle", "all orca-max", "settle", "all paged", "settle", "close"]
     assert [run.status for run in runs] == ["completed", "not_run", "completed"]
-    assert runs[1].reason == "no room for pow2"
+    assert runs[1].reason == "continuous batching: 8 slots are fewer than one page of 16; raise kv_slots"
+    assert Message.read(runs[1].why) == Message("no-page", {"slots": 8, "block": 16})
     assert [run.process["pass"] for run in runs] == [0, 1, 2]
     assert len({run.process["id"] for run in runs}) == len({run.origin_ns for run in runs}) == 1
     assert "LEFT_BEHIND" not in os.environ

@@ -8,6 +8,7 @@ import pytest
 from tests.raw_logs import write_raw
 
 from kvlab.errors import KvlabError
+from kvlab.messages import said
 from kvlab.publish import simulation_table
 from kvlab.raw import RawRun
 from kvlab.records import Served, Step
@@ -53,7 +54,8 @@ def test_an_asynchronous_engine_keeps_a_finished_requests_blocks_one_step_longer
     ]
     engine = {"max_num_batched_tokens": 64, "async_scheduling": True}
     assert replay.agreement(raw(tmp_path / "a", steps, served, engine=engine)).whole
-    assert replay.agreement(raw(tmp_path / "b", steps, served)).difference.startswith("step 1: measured 3 blocks")
+    difference = replay.agreement(raw(tmp_path / "b", steps, served)).difference
+    assert said("en", difference).startswith("step 1: measured 3 blocks")
 
 
 def test_an_asynchronous_engine_makes_no_step_of_waiting_alone(tmp_path):
@@ -72,13 +74,14 @@ def test_the_first_step_that_differs_is_named(tmp_path, row, change, says):
     steps = [replace(step, **change) if at == row else step for at, step in enumerate(STEPS)]
     found = replay.compare(steps, list(replay.serve_again(raw(tmp_path), "paged")[1]))
     assert found.equal == 6
-    assert found.difference.startswith(says)
+    assert said("en", found.difference).startswith(says)
     assert not found.whole
 
 
 def test_a_log_that_ends_early_differs(tmp_path):
     found = replay.compare(STEPS[:4], replay.serve_again(raw(tmp_path), "paged")[1])
-    assert found.difference == "measured 4 steps, simulated 7"
+    assert said("en", found.difference) == "measured 4 steps, simulated 7"
+    assert said("zh", found.difference) == "实测 4 步，模拟 7 步"
 
 
 def test_requests_come_in_the_order_of_the_log_not_of_their_ids(tmp_path):
@@ -126,5 +129,5 @@ def test_quantities_name_the_files_and_the_table_prints(tmp_path, capsys):
 
 def test_a_run_without_requests_says_so(tmp_path):
     empty = replace(raw(tmp_path), all_served=[])
-    with pytest.raises(KvlabError, match="no requests to serve again"):
+    with pytest.raises(KvlabError, match="no requests were recorded"):
         replay.agreement(empty)

@@ -1,14 +1,17 @@
 """The words of the page: complete in both languages, without typed numbers, escaped whatever they are filled with."""
 
+import ast
+import fnmatch
 import re
 
 import pytest
 from markupsafe import Markup
 
 from kvlab.catalogue import names, unit_of
+from kvlab.paths import PACKAGE, REPORT
 from kvlab.publish.check import claims
 from kvlab.publish.words.bilingual import filled
-from kvlab.publish.words.strings import LANGUAGES, REPORT, has, look_up, rich, said, words
+from kvlab.publish.words.strings import LANGUAGES, has, look_up, rich, said, words
 from kvlab.quantities import UNITS, Message, Metrics, Quantity
 
 HOLE = re.compile(r"\{(\w+)\}")
@@ -57,6 +60,31 @@ def test_a_message_has_the_same_holes_in_both_languages():
     assert english.keys() == chinese.keys()
     for key, text in english.items():
         assert set(HOLE.findall(text)) == set(HOLE.findall(chinese[key])), key
+
+
+def keys_of(node):
+    """The keys that an expression may be, with `*` for what is filled in; none where it is a name."""
+    if isinstance(node, ast.Constant):
+        return [node.value]
+    if isinstance(node, ast.IfExp):
+        return keys_of(node.body) + keys_of(node.orelse)
+    if isinstance(node, ast.JoinedStr):
+        return ["".join(part.value if isinstance(part, ast.Constant) else "*" for part in node.values)]
+    return []
+
+
+def test_every_message_that_the_code_makes_has_words_and_every_word_is_of_one():
+    """A key is written where the message is made, or is a text of the code that ends up there."""
+    keys, patterns, texts = set(words("en")["said"]), set(), set()
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                texts.add(node.value)
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Message" and node.args:
+                patterns |= set(keys_of(node.args[0]))
+    assert [pattern for pattern in sorted(patterns) if not fnmatch.filter(keys, pattern)] == []
+    unused = [key for key in keys if key not in texts and not any(fnmatch.fnmatchcase(key, one) for one in patterns)]
+    assert sorted(unused) == []
 
 
 def test_every_verdict_of_a_claim_has_words():

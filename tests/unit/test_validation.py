@@ -47,11 +47,11 @@ def test_other_repeats_and_arms_are_predicted_and_compared(tmp_path):
 @pytest.mark.parametrize(
     ("arm", "run", "says"),
     [
-        ("hf-continuous", {"engine": {"name": "transformers"}}, "another engine, transformers"),
+        ("hf-continuous", {"engine": {"name": "transformers"}}, "another engine, transformers: "),
         ("vllm-paged", {"repeat": 1, "dtype": "float16"}, "dtype float16, not float32"),
         ("vllm-paged", {"repeat": 1, "model_fingerprint": "0" * 64}, "another model"),
         ("vllm-paged", {"repeat": 1, "max_num_seqs": 7}, "none above 4 has a full CUDA graph"),
-        ("vllm-paged", {"repeat": 1, "status": "not_run", "reason": "no memory"}, "not_run: no memory"),
+        ("vllm-paged", {"repeat": 1, "status": "not_run", "reason": "no memory"}, "its status is not_run: no memory"),
         ("vllm-paged", {"repeat": 1, "busy": 0.5}, "host-bound: the GPU was busy 50%"),
     ],
 )
@@ -65,7 +65,8 @@ def test_what_the_step_times_do_not_hold_for_is_not_predicted(tmp_path, arm, run
         synthetic(tmp_path, arm=arm, **run)
     made = validation.validate(tmp_path, which(("vllm-paged", 0), (arm, repeat)), "made-up")
     (entry,) = [one for one in made.runs if one["status"] == "not predicted"]
-    assert says in entry["reason"]
+    assert says in said("en", entry["reason"])
+    assert re.search(r"[\u4e00-\u9fff]", said("zh", entry["reason"]))
     assert "w.predicted.worst.throughput" not in made.quantities
 
 
@@ -86,7 +87,10 @@ def test_a_run_without_step_times_leaves_the_claims_open(tmp_path):
     synthetic(tmp_path, busy=0.3)
     made = validation.validate(tmp_path, which(("vllm-paged", 0)), "made-up")
     assert made.guards[0]["outcome"] == "not decided"
-    assert "host-bound" in made.quantities["w.predicted.worst.throughput"].why_none
+    why = made.quantities["w.predicted.worst.throughput"].why_none
+    assert why == made.guards[0]["detail"]
+    assert said("en", why).startswith("w/vllm-paged/0: host-bound: the GPU was busy 30% of the time")
+    assert said("zh", why).startswith("w/vllm-paged/0：受主机限制：GPU 忙碌时间为 30%")
 
 
 def test_rows_that_have_a_full_graph():
@@ -174,7 +178,7 @@ def test_llama_8b_predicts_its_other_runs_within_the_claims(tmp_path):
     made = validation.validate(LLAMA, runs, "llama-8b")
     status = [one["status"] for one in made.runs]
     assert (status.count("predicted"), status.count("fitted"), status.count("not predicted")) == (8, 1, 3)
-    assert all("another engine" in one["reason"] for one in made.runs if one["status"] == "not predicted")
+    assert all("another engine" in said("en", one["reason"]) for one in made.runs if one["status"] == "not predicted")
     for arm in ("vllm-paged", "vllm-contiguous"):
         assert all(-0.005 < off < 0.016 for off in made.quantities[f"azure-conv.{arm}.off.throughput"].samples)
         assert abs(made.quantities[f"azure-conv.{arm}.off.running"].value) < 0.02

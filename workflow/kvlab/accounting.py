@@ -8,7 +8,7 @@ At an instant a pool of slots divides (section 3.1, Fig. 2 and 3 of Kwon et al.,
 * external: the rest. `rounding`: an allocator's chunks are larger than was asked for; `free`: allocated to no request.
 
 One function serves measured and simulated logs, so that their numbers stand in one figure. What a request will still
-fill is known afterwards, from its final length. Everything here is pure; sizes are slots (one token).
+fill is known afterwards, from its final length. Sizes are slots (one token).
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from kvlab.errors import LogError
+from kvlab.messages import Message
 from kvlab.records import Run, Served, Step
 
 Ints = npt.NDArray[np.int64]
@@ -63,7 +65,7 @@ class Columns:
         """LogError where a `held` entry is not three numbers, or a number is not a whole one."""
         for one in steps:
             if any(len(entry) != 3 for entry in one.held):
-                raise LogError(f"step {one.step}: a held entry is [request id, tokens, slots], found {one.held}")
+                raise LogError(Message("log.held-entry", {"step": one.step, "found": str(one.held)}))
         flat = list(chain.from_iterable(chain.from_iterable(one.held for one in steps)))
         held = _whole(flat, "held").reshape(-1, 3)
 
@@ -187,49 +189,48 @@ def account(
     log = steps if isinstance(steps, Columns) else Columns.of(steps)
     pool = run.pool_slots
     if pool < 1 or run.block_size < 1:
-        raise LogError(f"run.json: pool_slots {pool} and block_size {run.block_size} must be at least 1")
+        raise LogError(Message("log.no-pool", {"pool": pool, "block": run.block_size}))
 
-    def at_step(bad: npt.NDArray[np.bool_], what: str) -> None:
+    def at_step(bad: npt.NDArray[np.bool_], what: str, **values: Any) -> None:
         if bad.any():
-            raise LogError(f"step {log.step[int(np.argmax(bad))]}: {what}")
+            raise LogError(Message(f"log.{what}", values | {"step": int(log.step[int(np.argmax(bad))])}))
 
     def at_entry(bad: npt.NDArray[np.bool_], what: str) -> None:
         if bad.any():
             entry = min(np.flatnonzero(bad).tolist(), key=lambda one: log.row[one])
-            raise LogError(
-                f"step {log.step[log.row[entry]]}: request {log.request[entry]} {what} "
-                f"(tokens {log.stored[entry]}, slots {log.slots[entry]})"
-            )
+            columns = {"request": log.request, "tokens": log.stored, "slots": log.slots, "step": log.step[log.row]}
+            values = {name: int(column[entry]) for name, column in columns.items()}
+            raise LogError(Message("log.entry", {"what": Message(f"log.{what}"), **values}))
 
-    at_step(~np.isfinite(log.t_s) | (log.t_s < np.concatenate(([-np.inf], log.t_s[:-1]))), "its time runs backwards")
+    at_step(~np.isfinite(log.t_s) | (log.t_s < np.concatenate(([-np.inf], log.t_s[:-1]))), "time-backwards")
     for name in ("running", "waiting", "preempted", "blocks"):
-        at_step(getattr(log, name) < 0, f"{name} is negative")
+        at_step(getattr(log, name) < 0, "negative", name=name)
     last = _column(log.request, final)
-    at_entry(last < 0, "is not in the request log")
-    at_entry((log.stored < 0) | (log.slots < 0), "has a negative number")
-    at_entry(log.stored > log.slots, "has more tokens than slots")
+    at_entry(last < 0, "unknown-request")
+    at_entry((log.stored < 0) | (log.slots < 0), "negative-entry")
+    at_entry(log.stored > log.slots, "more-tokens-than-slots")
     stored = _without_the_step_too_many(run, log, last)
-    at_entry(stored > last, "has more tokens than it ever fills")
+    at_entry(stored > last, "more-tokens-than-filled")
 
     charged = log.slots if run.reserve_slots is None else np.maximum(log.slots, run.reserve_slots)
     beyond = np.zeros_like(charged)
     if chunks:
         charged = _column(log.request, {one: asked for one, (asked, _) in chunks.items()})
         taken = _column(log.request, {one: chunk for one, (_, chunk) in chunks.items()})
-        at_entry(charged < 0, "has no chunk in the request log, where others have one")
-        at_entry((log.slots > taken) | (charged > taken), "holds or asked for more slots than its chunk has")
+        at_entry(charged < 0, "no-chunk")
+        at_entry((log.slots > taken) | (charged > taken), "more-slots-than-chunk")
         beyond = taken - charged
     live = _live(log, ended)
     filled_at_last = np.minimum(charged, last) * live
     asked, allocated, tokens, filled = (_per_step(log, a) for a in (log.slots, charged, stored * live, filled_at_last))
     rounding = log.blocks * run.block_size - asked
     if run.engine.get("allocator") == BUDDY:
-        at_step(rounding < 0, "the allocator's chunks are smaller than what its requests hold")
+        at_step(rounding < 0, "chunks-too-small")
     else:
-        at_step(rounding != 0, f"blocks × block size ({run.block_size}) are not the slots that its requests hold")
+        at_step(rounding != 0, "blocks-are-not-slots", block=run.block_size)
     rounding = rounding + _per_step(log, beyond)
     free = pool - allocated - rounding
-    at_step(free < 0, f"its requests hold more slots than the pool has ({pool})")
+    at_step(free < 0, "beyond-pool", pool=pool)
     return Accounting(
         pool=pool,
         step=log.step,
@@ -276,7 +277,7 @@ def _live(log: Columns, ended: Mapping[int, float] | None) -> Ints:
 def _whole(values: list[int], name: str) -> Ints:
     column = np.array(values or np.empty(0, dtype=np.int64))
     if column.dtype.kind != "i":
-        raise LogError(f"steps.jsonl: {name} holds something that is not a whole number")
+        raise LogError(Message("log.not-whole", {"name": name}))
     return column.astype(np.int64)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
+from kvlab.messages import Message, Said, said
+
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
@@ -15,8 +17,16 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what a disk without room ans
 class KvlabError(Exception):
     """A fault with its remedy, shown as one line and without a traceback.
 
-    The text says what was wrong, where, and what to do.
+    It says what was wrong, where, and what to do. One that a report may show is a message, so that it can be said in
+    either language; `str` of it is English.
     """
+
+    def __init__(self, why: Said) -> None:
+        super().__init__(why)
+        self.why = why
+
+    def __str__(self) -> str:
+        return said("en", self.why)
 
 
 class ConfigError(KvlabError):
@@ -28,7 +38,16 @@ class LogError(KvlabError):
 
 
 class NotRunnable(KvlabError):
-    """This machine can't run this arm: the run is recorded as not run, with this reason, and the others go on."""
+    """What was asked for can't be done here, with the reason, a message; the others go on.
+
+    An arm that this machine can't run is recorded as not run; a run that a prediction does not hold for, as not
+    predicted.
+    """
+
+    why: Message
+
+    def __init__(self, why: Message) -> None:
+        super().__init__(why)
 
 
 class OutOfTime(NotRunnable):

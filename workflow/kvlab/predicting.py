@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from kvlab import config, paths
+from kvlab.messages import said
 from kvlab.terminal import say
 
 
@@ -18,7 +19,7 @@ def calibrate(args: argparse.Namespace) -> int:
     section = config.load(args.run / "config.json").section("analyse")
     made = before.calibrate(args.run, section, paths.PREDICTIONS / f"{section['run']}.json")
     for guard in made.guards:
-        say(f"calibrate: {guard['workload']}: {guard['outcome']}: {guard['detail']}")
+        say(f"calibrate: {guard['workload']}: {guard['outcome']}: {said('en', guard['detail'])}")
     say(f"calibrate: {sum(one['status'] == 'predicted' for one in made.runs)} runs predicted, {len(made.runs)} in all")
     return 0
 

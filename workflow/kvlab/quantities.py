@@ -11,6 +11,8 @@ from typing import Any
 
 from kvlab.catalogue import known
 from kvlab.errors import LogError
+from kvlab.messages import Message as Message
+from kvlab.messages import Said as Said
 from kvlab.records import read_text, write_json
 from kvlab.roles import Roles
 
@@ -36,30 +38,6 @@ UNITS = {
 
 
 COUNTS = ("steady", "saturated", "noisy")  # the classes of runs that count
-
-
-@dataclass(frozen=True)
-class Message:
-    """A formula, a reason or a finding: a key of `said` in the strings, and the values of its placeholders.
-
-    It is put into words where it is shown, in the reader's language. A value may be a message itself.
-    """
-
-    key: str
-    values: dict[str, Any] = field(default_factory=dict)
-
-    def __hash__(self) -> int:
-        return hash((self.key, json.dumps(asdict(self), sort_keys=True)))
-
-    @classmethod
-    def read(cls, document: Any) -> Any:
-        """What `asdict` made of a message, and of messages within it; anything else as it is."""
-        if isinstance(document, dict) and set(document) == {"key", "values"}:
-            return cls(document["key"], {name: cls.read(value) for name, value in document["values"].items()})
-        return document
-
-
-Said = Message | str  # a text is what was recorded in English, such as an engine's own error
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from kvlab.accounting import Accounting, Floats, account, final_tokens
 from kvlab.errors import LogError
+from kvlab.messages import Message, Said
 from kvlab.quantities import Source
 from kvlab.records import (
     PREEMPTIONS,
@@ -101,6 +102,12 @@ class RawRun:
         """Whether it ran to its end."""
         return self.run.status == "completed"
 
+    @property
+    def reason(self) -> Said | None:
+        """Why it was not run, or was stopped: a message; of older runs the English text that they recorded."""
+        found: Said | None = Message.read(self.run.why) or self.run.reason
+        return found
+
     def source(self, name: str) -> Source:
         """One of its files, the part's rows, as a quantity's source."""
         rows = "all"
@@ -165,7 +172,8 @@ class RawRun:
         try:
             return account(self.run, self.steps, final_tokens(self.served), self.chunks, self._ended)
         except LogError as error:
-            raise LogError(f"{self.folder}/steps.jsonl: {error}") from None
+            where = self.folder.relative_to(self.root) / "steps.jsonl"
+            raise LogError(Message("in-log", {"file": str(where), "what": error.why})) from None
 
     @property
     def _ended(self) -> dict[int, float] | None:

@@ -129,6 +129,7 @@ class Run(Record):
     repeat: int
     status: str  # completed, stopped (at its time budget, while it was measured), not_run or failed
     reason: str | None = None
+    why: dict[str, Any] | None = None  # the reason as a `kvlab.messages.Message`; older runs lack it
     schema: int = SCHEMA
     origin_ns: int = 0
     started_utc: str = ""
@@ -172,7 +173,6 @@ def cell(arm: str, rate: float | None = None) -> str:
 
 
 Line = TypeVar("Line")
-
 
 PACKINGS = {".xz": lzma.decompress, ".gz": gzip.decompress}
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from kvlab.allocators.buddy import Buddy, chunk_for
 from kvlab.errors import KvlabError
+from kvlab.messages import Message
 
 Ints = npt.NDArray[np.int64]
 
@@ -114,13 +115,12 @@ class Contiguous:
         """KvlabError where the request is longer than the maximum or its chunk than the pool's largest region."""
         check_lengths(job)
         if job.final > self.max_len:
-            raise KvlabError(f"request {job.id}: {job.final} tokens, more than max_model_len {self.max_len}")
+            longer = {"id": job.id, "tokens": job.final, "most": self.max_len}
+            raise KvlabError(Message("request-too-long", longer))
         chunk = chunk_for(self.asks(job.prompt, job.output))
         if chunk > self.buddy.largest:
-            raise KvlabError(
-                f"request {job.id}: needs a chunk of {chunk} slots, the largest in a pool of {self.pool} is "
-                f"{self.buddy.largest}; raise the pool or lower max_model_len"
-            )
+            sizes = {"id": job.id, "chunk": chunk, "pool": self.pool, "largest": self.buddy.largest}
+            raise KvlabError(Message("request-needs-chunk", sizes))
 
     def admit(self, job: SimulatedRequest, known: int, tokens: int, alone: bool) -> bool:
         """Take one chunk, held until the request ends."""
@@ -172,7 +172,7 @@ def check_lengths(job: SimulatedRequest) -> None:
     """KvlabError where a length is no whole number of at least 1 (NaN is none)."""
     for name, tokens in (("prompt", job.prompt), ("output", job.output)):
         if not (isinstance(tokens, int) and tokens >= 1):
-            raise KvlabError(f"request {job.id}: {name} of {tokens} tokens; a whole number of at least 1 is needed")
+            raise KvlabError(Message(f"request-{name}-length", {"id": job.id, "tokens": str(tokens)}))
 
 
 def _chunks_for(slots: Ints) -> Ints:

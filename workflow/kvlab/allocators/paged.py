@@ -9,6 +9,7 @@ import numpy as np
 
 from kvlab.allocators.contiguous import NOBODY, Ints, SimulatedRequest, check_lengths
 from kvlab.errors import KvlabError
+from kvlab.messages import Message
 
 
 class Paged:
@@ -31,7 +32,7 @@ class Paged:
         prefix: int = 0,
     ) -> None:
         if not 1 <= block <= pool:
-            raise KvlabError(f"block size {block}: must be at least 1 and at most the pool, {pool} slots")
+            raise KvlabError(Message("block-beyond-pool", {"block": block, "pool": pool}))
         if not 0 <= watermark < 1:
             raise KvlabError(f"watermark {watermark}: a part of the pool, at least 0 and below 1")
         if samples < 1 or prefix < 0:
@@ -75,10 +76,8 @@ class Paged:
             raise KvlabError(f"request {job.id}: its prompt, {job.prompt} tokens, is shorter than the shared prefix")
         most = max(self.needs(job.prompt, job.final), self.needs(job.prompt, job.prompt))
         if most + self._pinned_blocks > self.total:
-            raise KvlabError(
-                f"request {job.id}: needs {most} blocks of {self.block}, the pool of {self.pool} slots has "
-                f"{self.total - self._pinned_blocks}; raise the pool"
-            )
+            sizes = {"blocks": most, "block": self.block, "pool": self.pool, "has": self.total - self._pinned_blocks}
+            raise KvlabError(Message("request-needs-blocks", {"id": job.id} | sizes))
 
     def admit(self, job: SimulatedRequest, known: int, tokens: int, alone: bool) -> bool:
         """Admit where all `known` tokens fit, as vLLM does, and take blocks for the first `tokens` of them."""

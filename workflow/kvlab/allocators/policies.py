@@ -8,6 +8,7 @@ from kvlab.allocators.contiguous import Allocator, Contiguous
 from kvlab.allocators.paged import Paged
 from kvlab.allocators.reserved import Reserved
 from kvlab.errors import KvlabError
+from kvlab.messages import Message
 
 POLICIES = ("orca-max", "orca-pow2", "orca-oracle", "paged")  # the paper's
 RESERVED = "reserved"
@@ -29,5 +30,5 @@ def allocator_of(
     if policy not in POLICIES:
         raise KvlabError(f"policy {policy!r}: one of {', '.join(EVERY)}")
     if in_blocks and block & (block - 1):
-        raise KvlabError(f"policy {policy}: chunks are powers of two, so block_size {block} must be one too")
+        raise KvlabError(Message("chunks-of-powers", {"block": block}))
     return Contiguous(pool, policy.removeprefix("orca-"), max_len, least=block if in_blocks else 1)

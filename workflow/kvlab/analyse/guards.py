@@ -7,10 +7,10 @@ from typing import Any
 
 from kvlab.analyse.ladder import paging_undecided
 from kvlab.analyse.sheet import Sheet
-from kvlab.analyse.statistics import BUSY, SPREAD, several
+from kvlab.analyse.statistics import BUSY, SPREAD
 from kvlab.analyse.steps import busy, step_spread
 from kvlab.errors import LogError
-from kvlab.quantities import Message, Said
+from kvlab.messages import Message, Said, several
 from kvlab.raw import RawRun
 from kvlab.records import Output, Sample
 from kvlab.roles import Roles
@@ -41,7 +41,7 @@ def run_faults(run: RawRun) -> list[Said]:
     try:
         run.accounting  # noqa: B018 - computing it checks every identity at every step
     except LogError as error:
-        faults.append(str(error))
+        faults.append(error.why)
     # A cell of an open loop ends at its time limit, with requests unfinished; so does a run stopped at its budget.
     whole = run.run.rate is None and run.run.stopped is None
     if whole and (unfinished := [one.id for one in run.served if one.finish_s is None]):
@@ -177,10 +177,11 @@ def _upstream(runs: Sequence[RawRun]) -> list[Guard]:
     mine = [r.run for r in runs if r.run.settings.get("arm", {}).get("options", {}).get("cache") == "paged"]
     if not mine:
         return []
-    seen = sorted({f"{run.engine.get('attention')}, blocks of {run.block_size}" for run in mine})
+    seen = sorted({(str(run.engine.get("attention")), run.block_size) for run in mine})
     sound = all("flash" in str(run.engine.get("attention")).lower() and run.block_size == 256 for run in mine)
     key = "as-upstream" if sound else "not-as-upstream"
-    return [_guard("as-upstream", sound, Message(key, {"what": "; ".join(seen)}))]
+    what = several([Message("attention-and-blocks", {"attention": kernel, "block": block}) for kernel, block in seen])
+    return [_guard("as-upstream", sound, Message(key, {"what": what}))]
 
 
 def _takes_all(run: RawRun) -> bool:

@@ -129,7 +129,7 @@ def _memory(sheet: Sheet, rates: _Compared) -> None:
         sheet.ratio(f"{rates.workload}.{key}", top, bottom, rates.formula(formula, PAGING, BATCHING))
 
     ends = (of(PAGING, "efficiency"), of(BASELINE, "efficiency"))
-    ratio, points = (rates.formula(f"efficiency-{kind}", PAGING, BASELINE) for kind in ("ratio", "points"))
+    ratio, points = (rates.formula(key, PAGING, BASELINE) for key in ("efficiency-ratio", "efficiency-points"))
     sheet.ratio(f"{rates.workload}.efficiency.ratio", *ends, ratio)
     sheet.difference(f"{rates.workload}.efficiency.points", *ends, points)
     if rates.arm(PAGING) is None and rates.arm(BATCHING) is None:

@@ -11,10 +11,11 @@ from kvlab.analyse.guards import check_workload, host_bound, run_disturbances, r
 from kvlab.analyse.ladder import compare_arms
 from kvlab.analyse.open_loop import OpenCell, describe_open_loop
 from kvlab.analyse.sheet import Sheet
-from kvlab.analyse.statistics import Observed, Settings, classify, median, several
+from kvlab.analyse.statistics import Observed, Settings, classify, median
 from kvlab.analyse.steps import time_full
 from kvlab.errors import KvlabError
-from kvlab.quantities import Message, Metrics
+from kvlab.messages import Message, several
+from kvlab.quantities import Metrics
 from kvlab.raw import RawRun
 from kvlab.records import read_json
 from kvlab.roles import PAGING
@@ -94,7 +95,7 @@ def _replay(sheet: Sheet, prefix: str, run: RawRun) -> list[dict[str, Any]]:
     try:
         found = agreement(run)
     except KvlabError as error:
-        return [{"workload": workload, "id": "replay", "outcome": "not decided", "detail": str(error)}]
+        return [{"workload": workload, "id": "replay", "outcome": "not decided", "detail": error.why}]
     detail = (
         Message("replay-agrees", {"n": found.equal})
         if found.whole
@@ -116,7 +117,7 @@ def _judge(repeats: list[RawRun]) -> tuple[list[dict[str, Any]], list[RawRun], l
     for run in repeats:
         entry = {"workload": run.run.workload, "arm": run.run.arm, "repeat": run.run.repeat, "status": run.run.status}
         if not run.completed:
-            reason = run.run.reason or Message("no-reason")
+            reason = run.reason or Message("no-reason")
             if run.run.status == "stopped":
                 reason = several(faults[run.run.repeat]) if faults[run.run.repeat] else _stopped(run)
             entries.append(entry | {"validity": run.run.status, "reason": reason, "host_bound": None})

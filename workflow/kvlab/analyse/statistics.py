@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from kvlab.quantities import Message, Said
+from kvlab.messages import Message, Said, several
 
 FEWEST = 3  # repeats below which no interval is given
 ENOUGH = 6  # repeats from which an interval of the median can reach 95 %
@@ -127,10 +127,3 @@ def classify(run: Observed) -> tuple[str, Said]:
     if run.time_full >= SATURATED_TIME and run.time_waiting >= SATURATED_TIME:
         return "saturated", Message("saturated", shown)
     return "steady", Message("had-room" if run.time_full < SATURATED_TIME else "little-waited", shown)
-
-
-def several(messages: Sequence[Said]) -> Said:
-    """Some messages as one."""
-    if len(messages) == 1:
-        return messages[0]
-    return Message("several", {"first": messages[0], "rest": several(messages[1:])})

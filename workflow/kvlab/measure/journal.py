@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from kvlab.errors import OutOfTime
+from kvlab.messages import Message
 from kvlab.records import Output, Preemption, Request, Served, Step
 
 
@@ -86,10 +87,8 @@ class Journal:
     def check_time(self, t_ns: int) -> None:
         """Raises OutOfTime past the deadline."""
         if self._deadline_ns is not None and t_ns > self._deadline_ns:
-            raise OutOfTime(
-                f"stopped at the time budget, {self.finished} of {len(self.entries)} requests of part {self.part!r} "
-                "were done; raise measure.time_budget_s or serve fewer requests"
-            )
+            done = {"done": self.finished, "of": len(self.entries), "part": self.part}
+            raise OutOfTime(Message("out-of-time", done))
 
     def finish(self, id: int, reason: str, t_ns: int, cached_tokens: int = 0) -> None:
         """A request is over; `cached_tokens` of its prompt came from a prefix cache."""

@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 from kvlab.errors import ConfigError, NotRunnable
+from kvlab.messages import Message
 
 ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -58,7 +59,7 @@ def choose_device(wanted: str, gpus: int) -> str:
     if wanted == "auto":
         return "cuda" if gpus else "cpu"
     if wanted == "cuda" and not gpus:
-        raise NotRunnable("measure.device is cuda, but no NVIDIA GPU answers on this machine")
+        raise NotRunnable(Message("no-gpu"))
     return wanted
 
 
@@ -140,15 +141,13 @@ def weights_bytes(model: Path, dtype: str) -> int:
 
 
 def check_room(model: Path, dtype: str, kv_slots: int, free_bytes: int, where: str) -> None:
-    """Raises NotRunnable where weights and KV pool alone are more than the device has free."""
+    """Raises NotRunnable where weights and KV pool alone are more than is free; `where`: gpu or machine."""
     weights = weights_bytes(model, dtype)
     pool = kv_slots * kv_bytes_per_slot(model, dtype)
     if weights + pool > free_bytes:
-        gib = 1 << 30
-        raise NotRunnable(
-            f"out of memory: weights {weights / gib:.2f} GiB and a KV pool of {kv_slots} slots "
-            f"({pool / gib:.2f} GiB) don't fit the {free_bytes / gib:.2f} GiB that the {where} has free"
-        )
+        sizes = {"weights": weights, "pool": pool, "free": free_bytes}
+        shown = {name: f"{size / (1 << 30):.2f} GiB" for name, size in sizes.items()}
+        raise NotRunnable(Message(f"no-room-{where}", shown | {"slots": kv_slots}))
 
 
 def warm_caches() -> dict[str, bool]:

@@ -12,7 +12,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from kvlab.measure.journal import Journal, now_ns, seconds
 from kvlab.measure.monitor import Monitor
 from kvlab.measure.passes import Pass, Planned
 from kvlab.measure.store import Store
+from kvlab.messages import Message
 from kvlab.records import Phase, Request, Run, Sample, digest
 from kvlab.terminal import say
 
@@ -165,7 +166,7 @@ class _Process:
         return True
 
     def _refuse(self, one: Pass, reason: NotRunnable) -> None:
-        one.run.status, one.run.reason, one.run.parts = "not_run", str(reason), []
+        one.run.status, one.run.reason, one.run.why, one.run.parts = "not_run", str(reason), asdict(reason.why), []
         one.forget()
         self._write(one)
 
@@ -177,7 +178,7 @@ class _Process:
                 one.run.idle_device_bytes, one.run.device_total_bytes = monitor.idle_bytes, monitor.total_bytes
             free = (monitor.total_bytes or 0) - (monitor.idle_bytes or 0) if used else machine.free_memory()
             dtype = self.section["settings"]["dtype"]
-            machine.check_room(self.model, dtype, engine.slots, free, "GPU" if used else "machine")
+            machine.check_room(self.model, dtype, engine.slots, free, "gpu" if used else "machine")
             try:
                 self._load(engine)
                 for number, one in enumerate(passes):
@@ -224,7 +225,7 @@ class _Process:
                         if part != list(parts)[-1]:
                             raise
                         journal.stop(now_ns())
-                        one.run.reason = str(reason)
+                        one.run.reason, one.run.why = str(reason), asdict(reason.why)
                 if not journal.complete:
                     one.run.stopped = part
                 engine.collect(journal)
@@ -255,7 +256,7 @@ class _Process:
         say(f"{(one or self.passes[0]).title} {name}", passing=True)
         start = now_ns()
         if start > deadline:
-            raise NotRunnable(f"stopped at the time budget, before {name}; raise measure.time_budget_s")
+            raise NotRunnable(Message("out-of-time-before", {"phase": name}))
         yield
         phases.append(Phase(name, seconds(start, self.origin_ns), seconds(now_ns(), self.origin_ns), part))
 

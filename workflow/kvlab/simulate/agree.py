@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kvlab.errors import KvlabError
+from kvlab.messages import said
 from kvlab.raw import RawRun
 from kvlab.records import read_run
 from kvlab.simulate.counterfactual import Agreement, agreement
@@ -59,7 +60,8 @@ def show(verdicts: list[Comparable]) -> bool:
             print(f"{one.name}: not compared ({one.why_not})")
         else:
             steps = f"{one.found.equal} of {max(one.found.measured, one.found.simulated)} steps agree"
-            print(f"{one.name}: {steps}" + (f"; first difference: {one.found.difference}" if one.differs else ""))
+            where = f"; first difference: {said('en', one.found.difference)}" if one.found.difference else ""
+            print(f"{one.name}: {steps}{where}")
     compared = [one.found for one in verdicts if one.found is not None]
     print(f"{sum(one.equal for one in compared)} of {sum(one.measured for one in compared)} steps agree in all")
     return any(one.differs for one in verdicts)

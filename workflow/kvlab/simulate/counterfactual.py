@@ -15,7 +15,8 @@ from kvlab.accounting import SHARES, Accounting
 from kvlab.allocators.contiguous import SimulatedRequest
 from kvlab.allocators.policies import POLICIES, RESERVED, allocator_of
 from kvlab.errors import KvlabError
-from kvlab.quantities import Message, Quantity
+from kvlab.messages import Message
+from kvlab.quantities import Quantity
 from kvlab.raw import RawRun
 from kvlab.records import Served, Step
 from kvlab.simulate.scheduler import Scheduler
@@ -34,7 +35,7 @@ class Agreement:
     measured: int  # steps in which the engine held cache
     simulated: int
     equal: int
-    difference: str | None
+    difference: Message | None
 
     @property
     def whole(self) -> bool:
@@ -82,7 +83,7 @@ def serve_again(raw: RawRun, policy: str) -> tuple[Accounting, Iterator[Step]]:
     """What `policy` would have held for the run's requests, at each of its own iterations; the steps made as read."""
     run = raw.run
     if not raw.served:
-        raise KvlabError(f"{raw.folder}: no requests to serve again; the run recorded none")
+        raise KvlabError(Message("of-run", {"run": raw.name, "what": Message("no-requests")}))
     allocator = allocator_of(policy, run.pool_slots, run.max_model_len, run.block_size, in_blocks=policy == run.policy)
     sequential = run.settings.get("arm", {}).get("feed") == "sequential"
     stopped = any(one.finish_s is None for one in raw.served)
@@ -111,13 +112,15 @@ def compare(measured: Sequence[Step], simulated: Iterable[Step]) -> Agreement:
         if one.blocks == other.blocks and sorted(map(tuple, one.held)) == sorted(map(tuple, other.held)):
             equal += 1
         elif difference is None:
-            difference = (
-                f"step {one.step}: measured {one.blocks} blocks, {one.running} running, {one.preempted} preempted; "
-                f"simulated {other.blocks} blocks, {other.running} running, {other.preempted} preempted"
-            )
+            sides = {"measured": _state(one), "simulated": _state(other)}
+            difference = Message("step-differs", {"step": one.step} | sides)
     if difference is None and ours != len(theirs):
-        difference = f"measured {len(theirs)} steps, simulated {ours}"
+        difference = Message("steps-differ", {"measured": len(theirs), "simulated": ours})
     return Agreement(len(theirs), ours, equal, difference)
+
+
+def _state(step: Step) -> Message:
+    return Message("step", {"blocks": step.blocks, "running": step.running, "preempted": step.preempted})
 
 
 def agreement(raw: RawRun) -> Agreement:
@@ -162,7 +165,7 @@ def quantities(raw: RawRun, key: str) -> list[Quantity]:
         try:
             accounting, steps = serve_again(raw, policy)
         except KvlabError as error:
-            why = Message("cannot-hold", {"policy": policy, "why": str(error)})
+            why = Message("cannot-hold", {"policy": policy, "why": error.why})
             for name, unit in names.items():
                 add(f"{policy}.{name}", None, unit, formulas[name], 0, why)
             continue

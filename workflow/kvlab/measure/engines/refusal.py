@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kvlab.errors import KvlabError, NotRunnable
+from kvlab.messages import Message
 from kvlab.paths import PACKAGE
 
 MISTAKES = (TypeError, AttributeError, NameError, KeyError, IndexError, ImportError, SyntaxError)
@@ -35,7 +36,17 @@ def refusal(engine: str, error: BaseException, log: str = "") -> NotRunnable:
     """The engine's reason in one line: the last exception of `log` where there is one, else of `error`."""
     raised = _RAISED.findall(log)
     said = raised[-1][1] if raised else str(error)
-    return NotRunnable(f"{engine}: {' '.join((said or type(error).__name__).split())[:300]}")
+    return NotRunnable(Message("engine-refuses", {"engine": engine, "text": one_line(said or type(error).__name__)}))
+
+
+def out_of_memory(text: str) -> NotRunnable:
+    """That there is not enough memory, with what the engine said."""
+    return NotRunnable(Message("out-of-memory", {"text": one_line(text)}))
+
+
+def one_line(text: str) -> str:
+    """The beginning of an engine's own error, on one line."""
+    return " ".join(text.split())[:300]
 
 
 @contextmanager

@@ -1,51 +1,32 @@
 """The words of the page, from `report/strings.<language>.yaml`: templates and code hold no text.
 
 A text is Markdown, of which emphasis, code and links are used, and may hold `{placeholders}`. Formulas, reasons and a
-guard's findings are messages: a key of `said` and the values of its placeholders. What an engine itself reported stays
-in the language in which it was recorded.
+guard's findings are messages (`kvlab.messages`).
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any
 
-import yaml
 from markdown_it import MarkdownIt
 from markupsafe import Markup, escape
 
-from kvlab.paths import REPORT
-from kvlab.quantities import Message, Quantity, Said
+from kvlab.messages import LANGUAGES as LANGUAGES
+from kvlab.messages import Message
+from kvlab.messages import look_up as look_up
+from kvlab.messages import said as said
+from kvlab.messages import words as words
+from kvlab.quantities import Quantity
 
-LANGUAGES = ("en", "zh")
 TAGS = {"en": "en", "zh": "zh-Hans"}  # what the lang attribute says
 
 _HOLE = re.compile(r"\{(\w+)\}")
 _BEFORE_STOP = re.compile(
     r"(\})(?=[，。；：、）])"
 )  # no line begins with a Chinese punctuation mark after a placeholder
-
-
-@lru_cache(maxsize=len(LANGUAGES))
-def words(language: str) -> dict[str, Any]:
-    """Everything that `strings.<language>.yaml` holds."""
-    loaded = yaml.safe_load((REPORT / f"strings.{language}.yaml").read_text(encoding="utf-8"))
-    assert isinstance(loaded, dict)
-    return loaded
-
-
-def look_up(language: str, key: str) -> Any:
-    """The text at the dotted `key`; KeyError names a key that is missing."""
-    found: Any = words(language)
-    rest = key
-    while isinstance(found, dict):
-        if rest in found:  # a key may hold dots itself: names.share.tokens
-            return found[rest]
-        part, _, rest = rest.partition(".")
-        found = found.get(part) if rest else None
-    raise KeyError(f"report/strings.{language}.yaml has no {key}")
 
 
 def has(key: str) -> bool:
@@ -85,24 +66,6 @@ def rich(text: str, values: Mapping[str, Any] | None = None) -> Markup:
         return str(escape(values[hole[1]]))
 
     return Markup(_HOLE.sub(fill, _html(text)))
-
-
-def said(language: str, message: Said) -> str:
-    """A message in words; a text that was recorded as such stays as it is."""
-    if isinstance(message, str):
-        return message
-    values = {name: _value(language, value) for name, value in message.values.items()}
-    try:
-        return str(look_up(language, f"said.{message.key}")).format(**values)
-    except KeyError as error:
-        raise KeyError(f"said.{message.key}: {error.args[0]}; it was given {sorted(values)}") from None
-
-
-def _value(language: str, value: Any) -> Any:
-    """The value of a placeholder: a message in words, a text that each language has its own of, or as it is."""
-    if isinstance(value, dict):
-        return value[language]
-    return said(language, value) if isinstance(value, Message) else value
 
 
 def of_quantity(language: str, quantity: Quantity) -> str:

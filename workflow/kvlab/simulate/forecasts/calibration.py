@@ -22,6 +22,7 @@ import numpy as np
 
 from kvlab.accounting import Columns, Floats
 from kvlab.errors import NotRunnable
+from kvlab.messages import Message, several
 from kvlab.raw import RawRun
 from kvlab.records import Run, Served, Step, read_run
 from kvlab.simulate.step_times import StepTimes
@@ -152,33 +153,26 @@ def calibrates(run: Run) -> bool:
 def fit(raw: RawRun) -> Calibration:
     """The step times of one run, all its parts taken together. NotRunnable says why there are none."""
     run = raw.run
-    name = raw.name
+
+    def refusal(key: str, **values: Any) -> NotRunnable:
+        return NotRunnable(Message("of-run", {"run": raw.name, "what": Message(f"no-step-times.{key}", values)}))
+
     if not raw.completed:
-        raise NotRunnable(f"{name}: not completed, so it gives no step times")
+        raise refusal("not-completed")
     if (policy := policy_of(run)) != "paged":
-        raise NotRunnable(
-            f"{name}: admits by {policy}, where rows and KV tokens vary together; calibrate on a paged run"
-        )
+        raise refusal("policy", policy=str(policy))
     if run.engine.get("compiled") is False:
-        raise NotRunnable(
-            f"{name}: eager: without CUDA graphs a step's time is the host's; calibrate on a compiled arm"
-        )
+        raise refusal("eager")
     views = [view for part in run.parts if (view := raw.of(part)) is not None]
     busy = [share for view in views if (share := utilisation(view)) is not None]
     if busy and min(busy) < BUSY:
-        raise NotRunnable(
-            f"{name}: host-bound: the GPU was busy {min(busy):.0%} of the time, at least {BUSY:.0%} is needed; "
-            "calibrate on a model that keeps it busy"
-        )
+        raise refusal("host", busy=f"{min(busy):.0%}", least=f"{BUSY:.0%}")
     ahead = bool(run.engine.get("async_scheduling"))
     parts = [work_of(view.steps, view.served, ahead).windows() for view in views]
     work = Work(*(np.concatenate(columns) for columns in zip(*(part.columns() for part in parts), strict=True)))
     steps = np.concatenate([_steps_of(work_of(view.steps, view.served, ahead), WINDOW) for view in views])
     if len(steps) < FEWEST_WINDOWS:
-        raise NotRunnable(
-            f"{name}: {len(steps)} windows of {WINDOW} steps; at least {FEWEST_WINDOWS} are needed, some seconds of a "
-            "small batch and 8 s of a full one"
-        )
+        raise refusal("short", windows=len(steps), steps=WINDOW, least=FEWEST_WINDOWS)
     from scipy.optimize import nnls  # half a second, which most commands do without
 
     made = np.column_stack((steps, work.rows, work.kv_tokens, work.prefill_tokens))
@@ -189,16 +183,10 @@ def fit(raw: RawRun) -> Calibration:
     spread = float(((work.seconds - work.seconds.mean()) ** 2).sum())
     r2 = 1 - float(((work.seconds - fitted) ** 2).sum()) / spread if spread else 0.0
     if r2 < FITS:
-        raise NotRunnable(
-            f"{name}: the model does not fit: R² over windows {r2:.2f}, at least {FITS} is needed; something else "
-            "than rows, KV tokens and prefill decides how long a step takes"
-        )
+        raise refusal("misfit", r2=f"{r2:.2f}", least=f"{FITS:g}")
     whole = steps == WINDOW
     if not coefficients[2]:
-        raise NotRunnable(
-            f"{name}: rows and KV tokens vary together, so their costs can't be told apart; calibrate on a "
-            "paged run with a small batch and a full one"
-        )
+        raise refusal("together")
     return Calibration(
         step_times=StepTimes(*coefficients.tolist()),
         r2=r2,
@@ -209,7 +197,7 @@ def fit(raw: RawRun) -> Calibration:
         most_kv_tokens=float((work.kv_tokens / steps).max()),
         most_prefill_tokens=float((work.prefill_tokens / steps).max()),
         utilisation=min(busy) if busy else None,
-        run=name,
+        run=raw.name,
         model=run.model_fingerprint,
         engine=engine_of(raw),
     )
@@ -233,10 +221,7 @@ def calibrate(root: Path) -> tuple[Calibration, RawRun]:
         try:
             return fit(raw), raw
         except NotRunnable as error:
-            refused.append(str(error))
+            refused.append(error.why)
     if not refused:
-        raise NotRunnable(
-            f"{root}: no run in {root / 'raw'} that batches with paging; step times are fitted on one, since only "
-            "there rows and KV tokens vary apart from each other"
-        )
-    raise NotRunnable("; ".join(refused))
+        raise NotRunnable(Message("no-step-times.no-run", {"folder": str(root / "raw")}))
+    raise NotRunnable(several(refused))

@@ -16,6 +16,7 @@ from kvlab.accounting import SHARES, Accounting, Floats
 from kvlab.allocators.contiguous import Allocator, Ints, SimulatedRequest
 from kvlab.allocators.policies import allocator_of
 from kvlab.errors import KvlabError
+from kvlab.messages import Message
 from kvlab.raw import RawRun
 from kvlab.simulate.counterfactual import jobs_of
 from kvlab.simulate.forecasts.calibration import Calibration, Work
@@ -90,7 +91,7 @@ def outcome(
     not end.
     """
     if not len(last):
-        raise KvlabError("no request ended; give the run more time")
+        raise KvlabError(Message("none-ended"))
     latency = last - arrival
     per_token = latency / output
     so_far = np.empty(0)
@@ -209,7 +210,7 @@ def forecast(
     noted = _Noted(**asdict(calibration.step_times))
     allocator, timeline = serve(jobs, setting, noted, until)
     if not len(timeline):
-        raise KvlabError(f"nothing arrives within {until} s")
+        raise KvlabError(Message("none-arrives", {"s": f"{until:g}"}))
     accounting = timeline.accounting(run_record(allocator, "forecast", setting.policy, 0, len(timeline)), allocator)
     done, work = timeline.finished(), noted.work()
     arrival = done.arrival

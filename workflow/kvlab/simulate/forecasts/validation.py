@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from kvlab.errors import KvlabError, NotRunnable
-from kvlab.quantities import Message, Metrics, Quantities, Quantity, Source
+from kvlab.messages import Message, several
+from kvlab.quantities import Metrics, Quantities, Quantity, Source
 from kvlab.raw import RawRun
 from kvlab.simulate.forecasts.calibration import BUSY, Calibration, calibrates, engine_of, fit, policy_of, utilisation
 from kvlab.simulate.forecasts.forecast import Outcome, forecast_of, measured
@@ -69,7 +70,7 @@ def validate(root: Path, which: Sequence[Sequence[Any]], name: str) -> Metrics:
     for runs in every.values():
         for raw in runs:
             made.files |= {raw.source(file).file: raw.digests[file] for file in FILES}
-    refused: dict[str, list[str]] = {}
+    refused: dict[str, list[Message]] = {}
     fits = {w: found for w, runs in every.items() if (found := _first_fit(runs, refused.setdefault(w, [])))}
     for workload, runs in every.items():
         # Requests that arrive over time give no fit of their own; step times are the engine's, whatever it serves.
@@ -82,7 +83,7 @@ def validate(root: Path, which: Sequence[Sequence[Any]], name: str) -> Metrics:
     return made
 
 
-def _first_fit(runs: Sequence[RawRun], refused: list[str]) -> tuple[Calibration, RawRun] | None:
+def _first_fit(runs: Sequence[RawRun], refused: list[Message]) -> tuple[Calibration, RawRun] | None:
     """The first paged run with a full queue that gives step times; why the others do not is added to `refused`."""
     for raw in runs:
         if not calibrates(raw.run):
@@ -90,12 +91,12 @@ def _first_fit(runs: Sequence[RawRun], refused: list[str]) -> tuple[Calibration,
         try:
             return fit(raw), raw
         except NotRunnable as error:
-            refused.append(str(error))
+            refused.append(error.why)
     return None
 
 
-def _undecided(made: Metrics, workload: str, refused: Sequence[str]) -> None:
-    why = refused[0] if refused else "no run that batches with paging and has all requests from the start"
+def _undecided(made: Metrics, workload: str, refused: Sequence[Message]) -> None:
+    why = refused[0] if refused else Message("no-step-times.no-closed-run")
     made.guards.append({"workload": workload, "id": "calibration", "outcome": "not decided", "detail": why})
     for name in CLAIMED if refused else ():
         made.quantities.add(Quantity(_worst(workload, name), None, "share", about("worst", name), 0, [], why_none=why))
@@ -116,7 +117,8 @@ def _coefficients(made: Metrics, workload: str, fitted: Calibration, raw: RawRun
         of = {"windows": fitted.windows, "run": raw.name, "what": Message(f"calibration.{name}")}
         formula = Message("predicted.fit", of)
         made.quantities.add(Quantity(f"{workload}.calibration.{name}", value, unit, formula, 1, sources))
-    detail = f"fitted on {raw.name}: R² {fitted.r2:.3f} over {fitted.windows} windows, {fitted.seconds:.1f} s"
+    seen = {"r2": f"{fitted.r2:.3f}", "windows": fitted.windows, "s": f"{fitted.seconds:.1f}"}
+    detail = Message("fitted-on", {"run": raw.name} | seen)
     made.guards.append({"workload": workload, "id": "calibration", "outcome": "pass", "detail": detail})
 
 
@@ -131,7 +133,7 @@ def _compare(made: Metrics, workload: str, fitted: Calibration, used: RawRun, ru
         try:
             one = compare(fitted, used, raw)
         except KvlabError as error:
-            made.runs.append(entry | {"status": "not predicted", "reason": str(error)})
+            made.runs.append(entry | {"status": "not predicted", "reason": error.why})
             continue
         made.runs.append(entry | {"status": "predicted"})
         cells.setdefault(cell, []).append(one)
@@ -156,30 +158,35 @@ def _compare(made: Metrics, workload: str, fitted: Calibration, used: RawRun, ru
 def compare(fitted: Calibration, used: RawRun, raw: RawRun) -> Compared:
     """Predict one run from another's step times. NotRunnable says why they don't hold for it."""
     if not raw.completed:
-        raise NotRunnable(f"{raw.run.status}: {raw.run.reason or 'no reason was recorded'}")
+        why = raw.reason or Message("no-reason")
+        raise NotRunnable(Message("not-predicted.status", {"status": raw.run.status, "why": why}))
     policy = policy_of(raw.run)
     theirs, ours = engine_of(raw), fitted.engine
     if theirs["name"] != ours["name"]:
-        raise NotRunnable(f"another engine, {theirs['name']}: {used.name} tells nothing of its step times")
-    different = [f"{key} {theirs[key]}, not {ours[key]}" for key in ours if theirs[key] != ours[key]]
+        raise NotRunnable(Message("not-predicted.engine", {"engine": str(theirs["name"]), "run": used.name}))
+    different = [
+        Message("other-than", {"name": key, "found": str(theirs[key]), "fitted": str(ours[key])})
+        for key in ours
+        if theirs[key] != ours[key]
+    ]
     if raw.run.model_fingerprint != fitted.model:
-        different.append("another model")
+        different.append(Message("other-model"))
+    if policy is None:
+        different.append(Message("no-policy"))
     if different or policy is None:
-        why = "; ".join(different) or "nothing says who is admitted"
-        raise NotRunnable(f"{used.name} tells nothing of its step times: {why}")
+        raise NotRunnable(Message("not-predicted.differs", {"run": used.name, "what": several(different)}))
     busy = utilisation(raw)
     if busy is not None and busy < BUSY:
-        raise NotRunnable(f"host-bound: the GPU was busy {busy:.0%} of the time")
+        raise NotRunnable(Message("not-predicted.host", {"busy": f"{busy:.0%}"}))
     most = max((step.running for step in raw.steps), default=0)
     graph = largest_graph(raw.run.max_num_seqs, raw.run.engine.get("cuda_graph_sizes"))
     if graph is not None and most > graph:
-        raise NotRunnable(
-            f"{most} rows ran together, and none above {graph} has a full CUDA graph (max_num_seqs "
-            f"{raw.run.max_num_seqs}): those steps take longer than what was fitted"
-        )
+        sizes = {"rows": most, "graph": graph, "max_num_seqs": raw.run.max_num_seqs}
+        raise NotRunnable(Message("not-predicted.graph", sizes))
     expected = forecast_of(raw, fitted, policy)
     if expected.outside is not None and expected.outside > OUTSIDE:
-        raise NotRunnable(f"{expected.outside:.0%} of its time is outside what {used.name} calibrated")
+        outside = {"outside": f"{expected.outside:.0%}", "run": used.name}
+        raise NotRunnable(Message("not-predicted.outside", outside))
     return Compared(raw, expected, measured(raw))
 
 

@@ -22,9 +22,11 @@ from typing import Any
 
 from kvlab.errors import NotRunnable
 from kvlab.measure.engines.attention import require_full
+from kvlab.measure.engines.refusal import out_of_memory
 from kvlab.measure.engines.transformers import flash
 from kvlab.measure.job import EngineFacts, Job
 from kvlab.measure.journal import Journal, now_ns
+from kvlab.messages import Message
 from kvlab.records import Request
 
 FULL = ("FullAttentionCacheAllocator",)
@@ -35,7 +37,7 @@ def sizes(job: Job) -> tuple[int, int | None]:
     block, tokens = job.settings["block_size"], job.settings["batch_tokens"]
     block, tokens = (block or 16, tokens or 512) if job.device == "cpu" else (block or 256, tokens)
     if job.kv_slots < block:
-        raise NotRunnable(f"continuous batching: {job.kv_slots} slots hold no page of {block}; raise kv_slots")
+        raise NotRunnable(Message("no-page", {"slots": job.kv_slots, "block": block}))
     return block, tokens
 
 
@@ -107,12 +109,9 @@ class Continuous:
     def _fail(self, error: str) -> None:
         """What went wrong in the thread, here."""
         if "out of memory" in error or "can't allocate memory" in error:
-            raise NotRunnable(f"out of memory: {' '.join(error.split())[:300]}")
+            raise out_of_memory(error)
         if "No requests can be scheduled" in error:
-            raise NotRunnable(
-                f"transformers' continuous batching can't fit one request into {self.job.kv_slots} slots: it asks for "
-                "a block more than a request of max_model_len needs; raise kv_slots"
-            )
+            raise NotRunnable(Message("no-request-fits", {"slots": self.job.kv_slots}))
         raise RuntimeError(f"transformers' continuous batching failed: {error}")
 
     def _stop(self) -> None:

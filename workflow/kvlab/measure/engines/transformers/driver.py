@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from kvlab.errors import NotRunnable
 from kvlab.measure.engines import environment
-from kvlab.measure.engines.refusal import refusals
+from kvlab.measure.engines.refusal import out_of_memory, refusals
 from kvlab.measure.job import EngineFacts, Feed, Job
 from kvlab.measure.journal import Journal
+from kvlab.messages import Message
 from kvlab.records import Request
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class TransformersEngine:
 
         job = self.job
         if job.device == "cuda" and not torch.cuda.is_available():
-            raise NotRunnable("the NVIDIA driver answers, but this torch can't use it; install the CUDA lock's torch")
+            raise NotRunnable(Message("torch-without-cuda"))
         if job.device == "cpu":
             torch.set_num_threads(job.threads)
         environment.set_seed(job.seed)
@@ -94,7 +95,7 @@ class TransformersEngine:
     def check(self, requests: Sequence[Request], feed: Feed) -> None:
         """It serves a queue that is there from the start, and admits as its cache decides."""
         if feed.kind == "open":
-            raise NotRunnable("requests that arrive over time: transformers' arms can't; vLLM's arms can")
+            raise NotRunnable(Message("no-arrivals"))
 
     def serve(self, requests: Sequence[Request], journal: Journal, feed: Feed) -> None:
         """Serve all requests."""
@@ -160,8 +161,8 @@ def _memory() -> Iterator[None]:
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError) as error:
-        raise NotRunnable(f"out of memory: {' '.join(str(error).split())[:300]}") from error
+        raise out_of_memory(str(error)) from error
     except RuntimeError as error:
         if "can't allocate memory" not in str(error):  # torch's CPU allocator raises a plain RuntimeError
             raise
-        raise NotRunnable(f"out of memory: {' '.join(str(error).split())[:300]}") from error
+        raise out_of_memory(str(error)) from error

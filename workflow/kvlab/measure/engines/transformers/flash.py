@@ -16,6 +16,7 @@ from typing import Any
 
 from kvlab.errors import NotRunnable
 from kvlab.measure.job import Job
+from kvlab.messages import Message
 
 VLLM = "vllm_flash_attention"  # transformers takes a kernel for FlashAttention by "flash" in its name
 
@@ -25,7 +26,7 @@ def attention(job: Job) -> str:
     asked = str(job.settings["continuous_attention"])
     if asked != "auto":
         if asked == VLLM and _vllm_kernel() is None:
-            raise NotRunnable("this vLLM has no FlashAttention kernel for this machine; set continuous_attention")
+            raise NotRunnable(Message("no-flash-in-vllm"))
         return asked
     if job.device == "cpu":
         return "sdpa"  # there is no FlashAttention for a CPU
@@ -37,10 +38,7 @@ def attention(job: Job) -> str:
         return "flash_attention_2"
     if _vllm_kernel() is not None:
         return VLLM
-    raise NotRunnable(
-        "transformers' continuous batching is benchmarked with FlashAttention, and none is here (flash-attn, kernels, "
-        "or vLLM's); install one, or measure it as nobody would use it with continuous_attention: sdpa"
-    )
+    raise NotRunnable(Message("no-flash"))
 
 
 def register(kernel: Callable[..., Any] | None = None) -> str:

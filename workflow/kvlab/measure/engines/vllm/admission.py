@@ -14,6 +14,7 @@ from typing import Any
 from kvlab.allocators.contiguous import Allocator, SimulatedRequest
 from kvlab.allocators.policies import allocator_of
 from kvlab.errors import KvlabError, NotRunnable
+from kvlab.messages import Message
 
 PAGED = "paged"
 
@@ -35,7 +36,7 @@ def check(policy: str | None, slots: int, max_model_len: int, block_size: int, l
         for id, (prompt, output) in enumerate(lengths if allocator else []):
             allocator.check(SimulatedRequest(id, prompt, output))  # type: ignore[union-attr]
     except KvlabError as error:
-        raise NotRunnable(f"policy {policy}: {error}") from None
+        raise NotRunnable(Message("cannot-hold", {"policy": policy, "why": error.why})) from None
 
 
 class Gate:

@@ -23,6 +23,7 @@ from kvlab.measure.engines.vllm.recorder import FILE, POLICY, RECORD, pool_file,
 from kvlab.measure.engines.vllm.worker import ReadBack, several
 from kvlab.measure.job import EngineFacts, Feed, Job
 from kvlab.measure.journal import Journal, now_ns
+from kvlab.messages import Message
 from kvlab.records import Request
 
 
@@ -45,9 +46,7 @@ class VllmEngine:
         keep_errors(job.scratch)
         eager = bool(job.options.get("eager"))
         if eager and not _can_compile(job):
-            raise NotRunnable(
-                "on this machine vLLM compiles nothing and has no CUDA graphs, so the arm would not differ from paging"
-            )
+            raise NotRunnable(Message("eager-anyway"))
         if job.record_steps:
             os.environ[FILE] = str(self.steps_file)
         if self.gpus > 1:
@@ -58,10 +57,8 @@ class VllmEngine:
         from vllm.platforms import current_platform
 
         if current_platform.device_type != job.device:
-            raise NotRunnable(
-                f"this vLLM is built for {current_platform.device_type}, the run is for {job.device}; "
-                "install the other lock's engines, or set measure.device"
-            )
+            built = {"built": current_platform.device_type, "device": job.device}
+            raise NotRunnable(Message("other-build", built))
         if job.device == "cpu" and torch.get_num_threads() != job.threads:
             torch.set_num_threads(job.threads)  # OMP_NUM_THREADS came too late where torch was imported before
         with memory(job.scratch, loading=True):
@@ -111,7 +108,7 @@ class VllmEngine:
             feed.policy, self.job.kv_slots, self.job.max_model_len, self.job.settings["block_size"], lengths
         )
         if feed.policy not in (None, admission.PAGED) and not self.job.record_steps:
-            raise NotRunnable(f"policy {feed.policy}: it is the recording scheduler that admits; set record_steps")
+            raise NotRunnable(Message("policy-needs-recorder", {"policy": feed.policy}))
 
     def serve(self, requests: Sequence[Request], journal: Journal, feed: Feed) -> None:
         """Serve all requests."""

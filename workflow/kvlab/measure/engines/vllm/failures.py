@@ -14,7 +14,7 @@ from pathlib import Path
 
 from kvlab.errors import KvlabError, NotRunnable
 from kvlab.measure.engines.attention import MESSAGE
-from kvlab.measure.engines.refusal import ours, refusal
+from kvlab.measure.engines.refusal import ours, out_of_memory, refusal
 
 OUT_OF_MEMORY = (
     "out of memory",
@@ -62,7 +62,7 @@ def memory(scratch: Path, loading: bool = False) -> Iterator[None]:
                 raise KvlabError(MESSAGE + line.split(MESSAGE, 1)[1]) from error
         causes = [line for line in lines if any(phrase in line for phrase in OUT_OF_MEMORY)]
         if causes or isinstance(error, MemoryError):
-            raise NotRunnable(f"out of memory: {' '.join((causes or lines)[-1].split())[:300]}") from error
+            raise out_of_memory((causes or lines)[-1]) from error
         if not loading or isinstance(error, KvlabError) or ours(error, log):
             raise
         raise refusal("vLLM", error, log) from error
