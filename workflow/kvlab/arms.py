@@ -36,9 +36,9 @@ class Arm:
     colour: str = GREY
 
     def shown(self) -> dict[str, Any]:
-        """What analysis and readers are told of it."""
-        told = {key: asdict(self)[key] for key in ("role", "engine", "feed", "label", "colour")}
-        return told | {"policy": self.options.get("policy")}
+        """What the analysis and readers get of it."""
+        shown = {key: asdict(self)[key] for key in ("role", "engine", "feed", "label", "colour")}
+        return shown | {"policy": self.options.get("policy")}
 
 
 _LADDER = (

@@ -60,7 +60,7 @@ def of_the_system(error: OSError) -> str:
     return f"{error.filename or 'a file'}: {error.strerror}; {remedy}"
 
 
-def told(error: ValidationError) -> str:
+def first_fault(error: ValidationError) -> str:
     """The first thing that pydantic finds wrong: the key and why, on one line."""
     fault = error.errors(include_url=False)[0]
     key = ".".join(str(part) for part in fault["loc"])

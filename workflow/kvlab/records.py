@@ -32,7 +32,7 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from kvlab.errors import LogError, told
+from kvlab.errors import LogError, first_fault
 from kvlab.events import Preemption as Preemption
 from kvlab.events import Record
 from kvlab.events import Sample as Sample
@@ -155,7 +155,7 @@ class Run(Record):
     model_fingerprint: str = ""
     caches_warm: dict[str, bool] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
-    policy: str | None = None  # who is admitted: paged, orca-max, orca-pow2, orca-oracle, reserved; None: not told
+    policy: str | None = None  # paged, orca-max, orca-pow2, orca-oracle, reserved; None: the engine's own admission
     rate: float | None = None  # requests a second that arrive; None: all are there from the start
     arrivals: dict[str, Any] = field(default_factory=dict)  # of an open loop, as configured
     stopped: str | None = None  # the part in which its time was over: what is unfinished there is a lower bound
@@ -251,7 +251,7 @@ def _checked(kind: type[Line], text: str, where: str) -> Line:
         return _adapter(kind).validate_json(text, strict=True)  # type: ignore[arg-type, no-any-return]
     except ValidationError as error:
         raise LogError(
-            f"{where} {kind.__name__} ({told(error)}); fields: {', '.join(f.name for f in fields(kind))}"  # type: ignore[arg-type]
+            f"{where} {kind.__name__} ({first_fault(error)}); fields: {', '.join(f.name for f in fields(kind))}"  # type: ignore[arg-type]
         ) from None
 
 
@@ -286,10 +286,10 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_lines(path: Path, records: Iterable[Any]) -> None:
     """JSON Lines, one dataclass record a line; fields that have their default are left out."""
-    write_text(path, "".join(dumps(_told(record)) + "\n" for record in records))
+    write_text(path, "".join(dumps(_not_default(record)) + "\n" for record in records))
 
 
-def _told(record: Any) -> dict[str, Any]:
+def _not_default(record: Any) -> dict[str, Any]:
     return {f.name: v for f in fields(record) if (v := getattr(record, f.name)) != f.default or f.default is MISSING}
 
 

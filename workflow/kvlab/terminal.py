@@ -29,7 +29,7 @@ def say(text: str, *, passing: bool = False) -> None:
     """Show one line. A passing line is overwritten by the next on a terminal and left out elsewhere."""
     out = stream()
     if passing and PROGRESS in os.environ:
-        with suppress(OSError):  # a display is nothing that a run should fail for
+        with suppress(OSError):  # a fault of the display must not end a run
             Path(os.environ[PROGRESS], str(os.getpid())).write_text(text, encoding="utf-8")
         return
     if out.isatty():
@@ -38,7 +38,7 @@ def say(text: str, *, passing: bool = False) -> None:
         out.write(f"{text}\n")
     out.flush()
     if _stream is not None and not passing:
-        with suppress(OSError):  # the log, on a disk that is full; the person has been told
+        with suppress(OSError):  # the log, on a disk that is full; the message was shown already
             print(text, file=sys.stderr, flush=True)
 
 

@@ -73,7 +73,7 @@ class Allocator(Protocol):
         """Addresses of the slots that a request holds, in the order in which its tokens fill them."""
 
     def owners(self) -> Ints:
-        """Who holds each slot: request id, or NOBODY. [pool]"""
+        """Which request holds each slot: its id, or NOBODY. [pool]"""
 
 
 class Contiguous:

@@ -31,7 +31,7 @@ class Model(Part):
     @classmethod
     def _never(cls, asked: bool) -> bool:
         if asked:
-            raise ValueError("code from a model's repository is never run; take a model that transformers knows")
+            raise ValueError("code from a model's repository is never run; take a model that transformers supports")
         return asked
 
 

@@ -196,10 +196,10 @@ class Config(Part):
 
 def _arrival(part: Comparison) -> dict[str, Any]:
     """A measurement's settings of arrivals and order; none for a queue in the workload's own order."""
-    told: dict[str, Any] = {"shuffle": True} if part.shuffle else {}
+    settings: dict[str, Any] = {"shuffle": True} if part.shuffle else {}
     if isinstance(part.arrivals, OpenLoop):
-        told["arrivals"] = {k: v for k, v in part.arrivals.model_dump(mode="json").items() if k != "rates"}
-    return told
+        settings["arrivals"] = {k: v for k, v in part.arrivals.model_dump(mode="json").items() if k != "rates"}
+    return settings
 
 
 def _known(value: str | None) -> str:

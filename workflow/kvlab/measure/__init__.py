@@ -1,1 +1,1 @@
-"""Runs engines and writes raw logs. What counts is decided later, in the analysis."""
+"""Runs engines and writes raw logs. Which runs count is decided later, in the analysis."""

@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Job:
-    """One arm on one machine: all that an engine needs to know."""
+    """One arm on one machine: all that an engine is given."""
 
     arm: str
     feed: str  # sequential: the next request enters when the one before has left; batch: all are there from the start

@@ -105,7 +105,7 @@ class Journal:
     def served(self, origin_ns: int) -> list[Served]:
         """A line a request, in the workload's order."""
 
-        def told(t_ns: int | None) -> float | None:
+        def since_origin(t_ns: int | None) -> float | None:
             return None if t_ns is None else seconds(t_ns, origin_ns)
 
         return [
@@ -115,13 +115,13 @@ class Journal:
                 output_tokens=len(entry.token_ids),
                 arrival_s=seconds(entry.arrival_ns or origin_ns, origin_ns),
                 token_s=[seconds(t, origin_ns) for t in entry.token_ns],
-                finish_s=told(entry.finish_ns),
+                finish_s=since_origin(entry.finish_ns),
                 finish_reason=entry.finish_reason,
                 cached_tokens=entry.cached_tokens,
                 part=self.part,
-                sent_s=told(entry.sent_ns),
-                seen_s=told(entry.seen_ns),
-                admitted_s=told(entry.admitted_ns),
+                sent_s=since_origin(entry.sent_ns),
+                seen_s=since_origin(entry.seen_ns),
+                admitted_s=since_origin(entry.admitted_ns),
                 asked_slots=entry.chunk[0] if entry.chunk else None,
                 chunk_slots=entry.chunk[1] if entry.chunk else None,
                 preemptions=entry.preemptions,

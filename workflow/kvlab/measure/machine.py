@@ -16,7 +16,7 @@ ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 def gpu_indices() -> list[int]:
-    """NVML indices of the GPUs that this process may use; CUDA_VISIBLE_DEVICES narrows them. Empty without a driver."""
+    """NVML indices of the GPUs that this process may use, see CUDA_VISIBLE_DEVICES. Empty without a driver."""
     try:
         import pynvml
 

@@ -120,7 +120,7 @@ def _nvml_reader(driver: int, gpus: Sequence[int]) -> tuple[Callable[[], Reading
     first = True
 
     def ask(function: str, *arguments: Any) -> list[Any] | None:
-        try:  # what a GPU, its driver or a container does not tell is left out
+        try:  # what a GPU, its driver or a container does not report is left out
             return [getattr(pynvml, function)(handle, *arguments) for handle in handles]
         except pynvml.NVMLError:
             return None
@@ -185,17 +185,17 @@ def sample(driver: int, interval_ms: float, gpus: Sequence[int], file: Path) -> 
         if due < time.monotonic():  # late: from now on, rather than many samples at once
             due = time.monotonic()
         if select.select([sys.stdin], [], [], max(0.0, due - time.monotonic()))[0]:
-            told = sys.stdin.readline()
-            if told != "more\n":
+            line = sys.stdin.readline()
+            if line != "more\n":
                 break
             lines.append((time.monotonic_ns(), read()))
             file.write_text("".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines), encoding="utf-8")
             lines = []
             print("there", flush=True)
         if os.getppid() != driver:
-            told = ""
+            line = ""
             break
-    if not told:
+    if not line:
         sys.exit("the measuring process is gone")
 
 

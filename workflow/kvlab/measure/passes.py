@@ -117,7 +117,7 @@ class Pass:
         return Feed("open", policy, due, arrivals["duration_s"] + arrivals["drain_s"])
 
     def warming(self) -> Feed:
-        """How the warm-up's requests reach the engine: all at once, where the arm does not want them one by one."""
+        """How the warm-up's requests reach the engine: all at once, unless the arm serves one by one."""
         return Feed(self.cell.section["arm"]["feed"], "paged" if self.cell.policy else None)
 
     def collect(self, phases: list[Phase], decode: Callable[[list[int]], str]) -> None:

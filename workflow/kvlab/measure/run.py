@@ -94,7 +94,7 @@ class _Process:
         self.origin_ns = now_ns()
         self.section = cells[0].section
         self.phases: list[Phase] = []  # of the process: load, compile, warmup
-        told = {"id": uuid.uuid4().hex[:12], "name": name, "block": cells[0].repeat}
+        process = {"id": uuid.uuid4().hex[:12], "name": name, "block": cells[0].repeat}
         self.passes = []
         for number, cell in enumerate(cells):
             run = Run(
@@ -112,7 +112,7 @@ class _Process:
                 policy=cell.policy,
                 rate=cell.rate,
                 arrivals=cell.section.get("arrivals", {}),
-                process=told | {"pass": number, "order": order},
+                process=process | {"pass": number, "order": order},
                 workload_sha256=facts["workload_sha256"],
                 model_fingerprint=facts["model_fingerprint"],
             )

@@ -21,7 +21,7 @@ def read_pairs(path: Path, max_total: int | None = None) -> Lengths:
     """All pairs of a file, in its order: JSON Lines {"prompt_tokens": …, "output_tokens": …}, or CSV with a header.
 
     The columns may also be called as in the Azure traces (ContextTokens, GeneratedTokens). With `max_total` a pair
-    above it is an error, since dropping the long ones would make the answer too good. ConfigError names file and line.
+    above it is an error, since without the long ones the plan would be too optimistic. ConfigError names file and line.
     """
     try:
         text = read_text(path)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from kvlab.errors import ConfigError, KvlabError, told
+from kvlab.errors import ConfigError, KvlabError, first_fault
 from kvlab.prepare import arrivals, artifact, lengths
 from kvlab.records import Request, read_json, write_lines
 
@@ -121,7 +121,7 @@ def _user_lines(path: Path) -> Iterator[tuple[str, UserLine]]:
             yield f"{path}:{number}", UserLine.model_validate_json(line)
         except ValidationError as error:
             raise ConfigError(
-                f"{path}:{number}: not a request ({told(error)}); "
+                f"{path}:{number}: not a request ({first_fault(error)}); "
                 'write {"text": "…"} or {"prompt_tokens": 12}, and maybe "output_tokens"'
             ) from None
 

@@ -1,8 +1,8 @@
 """An engine's refusal while it loads: this machine can't run the arm, for a reason that the engine gave.
 
-Engines refuse in many ways (out of memory, no kernel for a head size, a model they don't know). All of them are the
-arm's reason, and the other arms go on. A mistake in this project's own code is no refusal and ends the run: it is told
-apart by its type and by where it was raised.
+Engines refuse in many ways (out of memory, no kernel for a head size, an unknown model). All of them are the
+arm's reason, and the other arms go on. A mistake in this project's own code is no refusal and ends the run: it is
+recognised by its type and by where it was raised.
 """
 
 from __future__ import annotations

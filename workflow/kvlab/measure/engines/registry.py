@@ -18,7 +18,7 @@ from kvlab.part import Part
 
 
 class EngineSettings(Part):
-    """An engine's part of the configuration, `measure.<engine>`, and what others must know of the engine."""
+    """An engine's part of the configuration, `measure.<engine>`, and what other code uses of the engine."""
 
     label: ClassVar[str]  # its name in figures and on the page
     open_loop: ClassVar[bool] = False  # whether requests may arrive while it serves others

@@ -163,7 +163,7 @@ class Continuous:
         self.journal.step(t_ns, running, len(scheduler.waiting_requests), self.preempted, used, held)
 
     def _note_tokens(self, t_ns: int) -> None:
-        """Tokens that came with this update. A request that was evicted starts again with its tokens as its prompt."""
+        """The tokens of this update. A request that was evicted starts again with its tokens as its prompt."""
         journal = self.journal
         if journal is None:
             return

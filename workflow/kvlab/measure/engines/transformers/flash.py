@@ -42,7 +42,7 @@ def attention(job: Job) -> str:
 
 
 def register(kernel: Callable[..., Any] | None = None) -> str:
-    """Let transformers know vLLM's kernel, or `kernel`, a function of its arguments; returns the name to set."""
+    """Register vLLM's kernel with transformers, or `kernel`, a function of its arguments; returns the name to set."""
     import transformers.modeling_flash_attention_utils as flash
     from transformers import AttentionInterface
     from transformers.integrations.flash_paged import paged_attention_forward

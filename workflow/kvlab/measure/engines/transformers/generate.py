@@ -70,7 +70,7 @@ class Generate:
         import torch
         from transformers import GenerationConfig
 
-        # A compiled step has a fixed number of rows; elsewhere an empty row would be work for nothing.
+        # A compiled step has a fixed number of rows; elsewhere an empty row would be computed for nothing.
         rows = self.rows if self.compiled else len(batch)
         longest = max(len(request.prompt_token_ids) for request in batch)
         steps = max(request.max_new_tokens for request in batch)
@@ -144,7 +144,7 @@ class Generate:
         """Nothing is left to do."""
 
     def close(self) -> None:
-        """Let go of the cache."""
+        """Free the cache."""
         self.cache = self.pool = None
 
 
@@ -218,5 +218,5 @@ def _compile_config(job: Job) -> Any:
     from transformers import CompileConfig
 
     config = CompileConfig()
-    config._compile_all_devices = job.device != "cuda"  # transformers compiles on a CPU only when told so
+    config._compile_all_devices = job.device != "cuda"  # transformers compiles on a CPU only with this setting
     return config

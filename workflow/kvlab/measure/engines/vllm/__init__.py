@@ -1,1 +1,1 @@
-"""vLLM, its recorder, and what only its workers know."""
+"""vLLM, its recorder, and what its workers report."""

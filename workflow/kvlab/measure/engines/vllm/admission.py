@@ -29,7 +29,7 @@ def reserving(policy: str | None, slots: int, max_model_len: int, block_size: in
 def check(policy: str | None, slots: int, max_model_len: int, block_size: int, lengths: list[tuple[int, int]]) -> None:
     """Raises NotRunnable, naming the request, where the policy could never admit one of these (prompt, output).
 
-    vLLM itself would ask again for ever.
+    vLLM itself would try again for ever.
     """
     try:
         allocator = reserving(policy, slots // block_size * block_size, max_model_len, block_size)

@@ -211,7 +211,7 @@ class VllmEngine:
         import vllm
 
         config = self.llm.llm_engine.vllm_config
-        # The pool as the core made it: the front end's copy of the configuration is told by the core.
+        # The pool as the core made it: the core updates the front end's copy of the configuration.
         blocks = int(config.cache_config.num_gpu_blocks)
         block = int(config.cache_config.block_size)
         slots = (blocks - 1) * block

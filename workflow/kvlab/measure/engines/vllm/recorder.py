@@ -74,10 +74,10 @@ class Recording:
 
     def add_request(self, request: Any) -> Any:
         """vLLM's own; the first request of a pass sets its policy."""
-        told = (request.sampling_params.extra_args or {}) if request.sampling_params else {}
-        if POLICY in told:
-            self.gate.choose(told[POLICY])
-            self.recorded = told[RECORD]
+        extra = (request.sampling_params.extra_args or {}) if request.sampling_params else {}
+        if POLICY in extra:
+            self.gate.choose(extra[POLICY])
+            self.recorded = extra[RECORD]
         self.seen[request.request_id] = time.monotonic_ns()
         return super().add_request(request)  # type: ignore[misc]
 
@@ -188,7 +188,7 @@ def read_notes(file: Path) -> Notes:
             found = json.loads(line)
             if isinstance(found, dict):
                 notes.seen |= found.pop("seen")
-                notes.admitted |= {id: tuple(told) for id, told in found.pop("admitted").items()}
+                notes.admitted |= {id: tuple(entry) for id, entry in found.pop("admitted").items()}
                 notes.lost += [tuple(lost) for lost in found.pop("lost")]
                 notes.last = found
                 continue

@@ -1,4 +1,4 @@
-"""What only vLLM's workers know, read back from their tensors, and what several of them are told.
+"""What is read back from the tensors of vLLM's workers, and the environment of several of them.
 
 `ReadBack` runs wherever they run: vLLM mixes it into its worker class (`worker_extension_cls`, public), and
 `LLM.collective_rpc` calls it.
@@ -42,9 +42,9 @@ class ReadBack:
 
 
 def several(job: Job, workers: int) -> dict[str, str]:
-    """What several workers are told by their environment.
+    """The environment variables of several workers.
 
-    On a CPU, which cores each has; vLLM by itself wants a NUMA node for each. On GPUs, to leave NVLink multicast
+    On a CPU, which cores each has; vLLM by itself needs a NUMA node for each. On GPUs, to leave NVLink multicast
     alone: NCCL, torch and vLLM's own all-reduce would use it, and a fault there can stop the GPUs of a whole host.
     """
     if job.device == "cpu":
