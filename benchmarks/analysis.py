@@ -89,7 +89,7 @@ def main() -> int:
             began = time.process_time()
             metrics = analyse(SECTION, root)
             took.append(time.process_time() - began)
-        agreement = metrics.quantities[f"w.{ARM.name}.replay.agreement"]
+        agreement = metrics.quantities[f"w.{ARM.name}.served-again.agreement"]
         assert agreement.value == 1.0, "the log is not what the simulator plays"
         ratio = "" if len(took) == 1 else f"{took[-1] / took[-2]:.2f}"
         growth = "" if len(took) == 1 else f"{math.log2(took[-1] / took[-2]):.2f}"

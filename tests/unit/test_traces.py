@@ -57,7 +57,7 @@ def made(own, tmp_path_factory):
 
 def test_a_line_a_case_and_a_quantity_a_measure(made):
     root, _, metrics = made
-    lines = read_lines(root / "simulated/traces.jsonl", traces.Replayed)
+    lines = read_lines(root / "simulated/traces.jsonl", traces.ServedTrace)
     cases = {(30.0, 0), (28.0, 0), (33.0, 0), (30.0, 1), (30.0, 2)}
     assert len(lines) == 4 * len(cases)
     for policy in POLICIES:
@@ -76,7 +76,7 @@ def test_the_window_counts_the_iterations_that_begin_in_it(made, own):
     root, _, _ = made
     line = next(
         one
-        for one in read_lines(root / "simulated/traces.jsonl", traces.Replayed)
+        for one in read_lines(root / "simulated/traces.jsonl", traces.ServedTrace)
         if (one.policy, one.label) == ("paged", "30ms-seed0")
     )
     drawn, arrivals = artifact.trace(artifact.read(**own), 4, 60, 0)
@@ -152,7 +152,7 @@ def test_the_table_shows_the_spread_and_what_the_scripts_do_differently(made, ca
     root, _, metrics = made
     simulation_table.show_claims(stage.read_claims(root), metrics.quantities)
     said = capsys.readouterr().out.split("\n")
-    lines = read_lines(root / "simulated/traces.jsonl", traces.Replayed)
+    lines = read_lines(root / "simulated/traces.jsonl", traces.ServedTrace)
     shares = [f"{100 * one.tokens:.1f}%" for one in lines if one.policy == "paged" and one.seed == 0]
     row = next(line for line in said if line.startswith("trace.fig2.paged.tokens"))
     assert f"{min(shares)} to {max(shares)}" in row
@@ -261,7 +261,7 @@ def test_with_the_authors_requests_every_bar_of_fig_2_is_within_a_point(tmp_path
     step = found["simulated.fig13a.paged.step-of-paper-batch"]
     assert (step.unit, step.value) == ("ms", pytest.approx(np.interp(30.42, running, [40, 45])))
     # As far as another step time is concerned, 28 to 33 ms, too.
-    lines = read_lines(tmp_path / "simulated/traces.jsonl", traces.Replayed)
+    lines = read_lines(tmp_path / "simulated/traces.jsonl", traces.ServedTrace)
     for line in (one for one in lines if one.trace == "fig2"):
         for measure in ("tokens", "reserved", "internal", "external"):
             if claim := verdicts.get(f"trace.fig2.{line.policy}.{measure}"):

@@ -80,11 +80,13 @@ def test_a_changed_log_is_found_though_its_manifest_was_changed_too(project, pac
 
 def test_simulated_paging_holds_what_vllm_held_step_by_step(project):
     metrics = json.loads((project.run / "metrics.json").read_text())
-    guards = {g["workload"]: g for g in metrics["guards"] if g["id"] == "replay"}
+    guards = {g["workload"]: g for g in metrics["guards"] if g["id"] == "simulation"}
     assert {w: g["outcome"] for w, g in guards.items()} == {"words": "pass", "queue": "pass"}, guards
     found = {q["id"]: q["value"] for q in metrics["quantities"]}
-    assert found["queue.vllm-paged.replay.agreement"] == 1.0
-    assert found["queue.vllm-paged.replay.orca-max.running"] < found["queue.vllm-paged.replay.paged.running"]
+    assert found["queue.vllm-paged.served-again.agreement"] == 1.0
+    assert (
+        found["queue.vllm-paged.served-again.orca-max.running"] < found["queue.vllm-paged.served-again.paged.running"]
+    )
 
 
 def test_claims_are_judged_and_a_failed_one_is_an_exit_code(project, tmp_path):

@@ -56,7 +56,7 @@ def analyse(section: dict[str, Any], root: Path) -> Metrics:
         asked = next((run.run.kv_slots_asked for repeats in counted.values() for run in repeats), None)
         metrics.guards += check_workload(sheet, workload, counted, metrics.roles, asked)
         if paged := metrics.roles.first(PAGING, counted):
-            metrics.guards += _replay(sheet, f"{workload}.{paged}", counted[paged][0])
+            metrics.guards += _simulation(sheet, f"{workload}.{paged}", counted[paged][0])
     _open_loops(section.get("open", []), root, sheet, metrics)
     return metrics
 
@@ -87,7 +87,7 @@ def _open_loops(which: list[Any], root: Path, sheet: Sheet, metrics: Metrics) ->
         }
 
 
-def _replay(sheet: Sheet, prefix: str, run: RawRun) -> list[dict[str, Any]]:
+def _simulation(sheet: Sheet, prefix: str, run: RawRun) -> list[dict[str, Any]]:
     """The simulated allocators over the paged arm's requests: what each would have held, and whether paging agrees."""
     workload = run.run.workload
     for quantity in quantities(run, prefix):
@@ -95,14 +95,19 @@ def _replay(sheet: Sheet, prefix: str, run: RawRun) -> list[dict[str, Any]]:
     try:
         found = agreement(run)
     except KvlabError as error:
-        return [{"workload": workload, "id": "replay", "outcome": "not decided", "detail": error.why}]
+        return [{"workload": workload, "id": "simulation", "outcome": "not decided", "detail": error.why}]
     detail = (
-        Message("replay-agrees", {"n": found.equal})
+        Message("simulation-agrees", {"n": found.equal})
         if found.whole
-        else Message("replay-differs", {"what": found.difference})
+        else Message("simulation-differs", {"what": found.difference})
     )
     return [
-        {"workload": workload, "id": "replay", "outcome": "pass" if found.whole else "not decided", "detail": detail}
+        {
+            "workload": workload,
+            "id": "simulation",
+            "outcome": "pass" if found.whole else "not decided",
+            "detail": detail,
+        }
     ]
 
 

@@ -13,7 +13,7 @@ from kvlab.raw import RawRun
 from kvlab.simulate.studies import paper_values
 from kvlab.simulate.studies.cases import POLICIES
 from kvlab.simulate.studies.paper_values import Verdict
-from kvlab.simulate.studies.traces import Replayed
+from kvlab.simulate.studies.traces import ServedTrace
 
 CALIBRATED = (
     "A match of Fig. 2 and 13a is a consistency check of the definitions, not an independent reproduction: lengths are "
@@ -22,10 +22,10 @@ CALIBRATED = (
 )
 
 
-def show_claims(verdicts: Sequence[Verdict], found: Quantities, replayed: Sequence[Replayed] = ()) -> int:
+def show_claims(verdicts: Sequence[Verdict], found: Quantities, served: Sequence[ServedTrace] = ()) -> int:
     """Print a line a claim: what, where, the paper's value, ours, the range, the verdict. Returns how many failed.
 
-    The authors' own requests (`replayed`) also have the range over other step times and seeds; the requests together
+    The authors' own requests (`served`) also have the range over other step times and seeds; the requests together
     by step time, and what their scripts do differently from the paper's text, follow.
     """
     table = terminal.table("", "", "paper", "simulated", "expected", "verdict", "other steps", "other seeds", left=2)
@@ -46,7 +46,7 @@ def show_claims(verdicts: Sequence[Verdict], found: Quantities, replayed: Sequen
     terminal.show(CALIBRATED)
     if any(verdict.spread for verdict in verdicts):
         terminal.show("\nRows of trace.…: the authors' own requests, arriving when theirs did; nothing is fitted.")
-        for line in _settings(replayed):
+        for line in _settings(served):
             terminal.show(f"- {line}")
         for verdict in (one for one in verdicts if one.by_step):
             steps = (
@@ -59,10 +59,10 @@ def show_claims(verdicts: Sequence[Verdict], found: Quantities, replayed: Sequen
     return sum(verdict.verdict == "failed" for verdict in verdicts)
 
 
-def _settings(replayed: Sequence[Replayed]) -> Iterator[str]:
+def _settings(served: Sequence[ServedTrace]) -> Iterator[str]:
     """A line a trace: what was simulated, the step time that is compared first."""
-    for trace in dict.fromkeys(line.trace for line in replayed):
-        mine = [line for line in replayed if line.trace == trace]
+    for trace in dict.fromkeys(line.trace for line in served):
+        mine = [line for line in served if line.trace == trace]
         first, steps = mine[0], list(dict.fromkeys(f"{line.step_ms:g}" for line in mine))
         begin, end = first.window_s
         others = f" (others: {', '.join(steps[1:])})" if steps[1:] else ""
@@ -75,7 +75,7 @@ def _settings(replayed: Sequence[Replayed]) -> Iterator[str]:
 
 def show_replay(found: Sequence[Quantity], raw: RawRun) -> None:
     """Print a line a policy, the engine's own log last: shares of the pool and requests running together."""
-    by_id = {quantity.id.split(".replay.")[-1]: quantity for quantity in found}
+    by_id = {quantity.id.split(".served-again.")[-1]: quantity for quantity in found}
     table = terminal.table("", *SHARES, "running")
     for policy in POLICIES:
         cells = [by_id[f"{policy}.{name}"] for name in (*SHARES, "running")]

@@ -148,7 +148,7 @@ def charged(raw: RawRun) -> list[Step]:
 
 
 def quantities(raw: RawRun, key: str) -> list[Quantity]:
-    """`<key>.replay.<policy>.<share>` and `.running`, means over iterations, and how far paging agrees.
+    """`<key>.served-again.<policy>.<share>` and `.running`, means over iterations, and how far paging agrees.
 
     A policy that can't hold one of the requests, such as one whose chunks are too coarse for the pool, has no values
     and says why.
@@ -157,11 +157,13 @@ def quantities(raw: RawRun, key: str) -> list[Quantity]:
     found: list[Quantity] = []
 
     def add(name: str, value: float | None, unit: str, formula: Message, n: int, why: Message | None = None) -> None:
-        found.append(Quantity(f"{key}.replay.{name}", value, unit, formula, n, sources, why_none=why))
+        found.append(Quantity(f"{key}.served-again.{name}", value, unit, formula, n, sources, why_none=why))
 
     for policy in POLICIES:
         names = {name: "share" if name in SHARES else "requests" for name in (*SHARES, "running")}
-        formulas = {name: Message("replay", {"policy": policy, "what": Message(f"replay.{name}")}) for name in names}
+        formulas = {
+            name: Message("served-again", {"policy": policy, "what": Message(f"served-again.{name}")}) for name in names
+        }
         try:
             accounting, steps = serve_again(raw, policy)
         except KvlabError as error:
@@ -172,10 +174,10 @@ def quantities(raw: RawRun, key: str) -> list[Quantity]:
         if policy == "paged":
             same = compare(raw.steps, steps)
             share = same.equal / max(same.measured, same.simulated)
-            add("agreement", share, "share", Message("replay.agreement"), same.measured)
+            add("agreement", share, "share", Message("served-again.agreement"), same.measured)
             busy = raw.accounting.holding > 0
             together = float(raw.accounting.holding[busy].mean()) / accounting.mean("holding")
-            add("together", together, "ratio", Message("replay.together"), same.measured)
+            add("together", together, "ratio", Message("served-again.together"), same.measured)
         for name, unit in names.items():
             value = accounting.mean_share(name) if unit == "share" else accounting.mean(name)
             add(f"{policy}.{name}", value, unit, formulas[name], len(accounting))

@@ -116,10 +116,8 @@ class Content:
 
         By the keys of the strings: what the scripts set.
         """
-        replayed = any(claim["spread"] for claim in self.simulated)
-        return (
-            dict.fromkeys(look_up("en", "simulated.differences"), paper_values.read()["artifact"]) if replayed else {}
-        )
+        traced = any(claim["spread"] for claim in self.simulated)
+        return dict.fromkeys(look_up("en", "simulated.differences"), paper_values.read()["artifact"]) if traced else {}
 
     # --- why ----------------------------------------------------------------------------------------------------
 

@@ -116,15 +116,15 @@ class Verdict:
     by_step: dict[str, str] = field(default_factory=dict)
 
 
-def judge(quantities: Quantities, section: dict[str, Any], replayed: Sequence[traces.Replayed] = ()) -> list[Verdict]:
+def judge(quantities: Quantities, section: dict[str, Any], served: Sequence[traces.ServedTrace] = ()) -> list[Verdict]:
     """All claims, in the order of the file: Table 1, the authors' requests, drawn ones, ordering, ranges.
 
-    `replayed`: the lines of `traces.jsonl`, for how much other step times and seeds change.
+    `served`: the lines of `traces.jsonl`, for how much other step times and seeds change.
     """
     values = read()
     rows = list(_table1(values, quantities))
     rows += [
-        _of_trace(quantities, claim, section["traces"], replayed, values["fig11"])
+        _of_trace(quantities, claim, section["traces"], served, values["fig11"])
         for claim in values["claims"]
         if "trace" in claim
     ]
@@ -141,7 +141,7 @@ def _of_trace(
     quantities: Quantities,
     claim: dict[str, Any],
     asked: dict[str, Any],
-    replayed: Sequence[traces.Replayed],
+    served: Sequence[traces.ServedTrace],
     fig11: dict[str, Any],
 ) -> Verdict:
     """A claim on the authors' own requests: trace `fig2` for the claim `fig2.orca-max.tokens`."""
@@ -157,15 +157,15 @@ def _of_trace(
     if lengths.get("sha256"):
         verdict = replace(verdict, verdict="not decided", note="the lengths are of another file than the artifact's")
     elif verdict.ours is not None and not artifact.FILES[lengths["kind"]].digests:
-        mine = next(line for line in replayed if line.trace == trace)
+        mine = next(line for line in served if line.trace == trace)
         near, means = _as_in_fig11(mine, fig11[lengths["kind"]], fig11["within"])
         said = "; ".join(filter(None, (verdict.note, means)))
         verdict = replace(verdict, verdict=verdict.verdict if near else "not decided", note=said)
-    steps = traces.by_step(replayed, trace, policy, measure) if measure == "running" else {}
-    return replace(verdict, spread=traces.spread(replayed, trace, policy, measure), by_step=steps)
+    steps = traces.by_step(served, trace, policy, measure) if measure == "running" else {}
+    return replace(verdict, spread=traces.spread(served, trace, policy, measure), by_step=steps)
 
 
-def _as_in_fig11(line: traces.Replayed, printed: dict[str, float], within: float) -> tuple[bool, str]:
+def _as_in_fig11(line: traces.ServedTrace, printed: dict[str, float], within: float) -> tuple[bool, str]:
     """Whether a file of which no digest is known has the means of Fig. 11, and both sides' numbers."""
     ours = {name: getattr(line, name) for name in printed}
     near = all(abs(ours[name] / mean - 1) <= within for name, mean in printed.items())

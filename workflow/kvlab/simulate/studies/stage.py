@@ -163,10 +163,10 @@ def quantities(section: dict[str, Any], root: Path) -> Metrics:
     return metrics
 
 
-def read_traces(root: Path) -> list[traces.Replayed]:
+def read_traces(root: Path) -> list[traces.ServedTrace]:
     """The lines of `traces.jsonl`; none where the run has no traces."""
     file = root / FOLDER / TRACES
-    return read_lines(file, traces.Replayed) if file.exists() else []
+    return read_lines(file, traces.ServedTrace) if file.exists() else []
 
 
 def _of_policy(key: str, every: list[SimulatedLogs]) -> Iterator[Quantity]:

@@ -27,7 +27,7 @@ MEASURES = (*SHARES, "running", "waiting")
 
 
 @dataclass(frozen=True)
-class Replayed:
+class ServedTrace:
     """One trace served once: a line of `traces.jsonl`.
 
     `rate`: requests a second. `requests` arrived within `duration_s`; means over `iterations`, those that began within
@@ -65,7 +65,7 @@ def available(lengths: dict[str, Any]) -> bool:
     return lengths["path"] is not None
 
 
-def run(traces: dict[str, dict[str, Any]], base: Case) -> Iterator[Replayed]:
+def run(traces: dict[str, dict[str, Any]], base: Case) -> Iterator[ServedTrace]:
     """All traces whose lengths are here: each step time with seed 0, then each other seed with the first step time."""
     for name, settings in traces.items():
         if not available(settings["lengths"]):
@@ -77,7 +77,7 @@ def run(traces: dict[str, dict[str, Any]], base: Case) -> Iterator[Replayed]:
                 yield _serve(name, settings, policy, step_ms, seed, base)
 
 
-def _serve(name: str, settings: dict[str, Any], policy: str, step_ms: float, seed: int, base: Case) -> Replayed:
+def _serve(name: str, settings: dict[str, Any], policy: str, step_ms: float, seed: int, base: Case) -> ServedTrace:
     pairs = artifact.read(**settings["lengths"])
     kept = fitting(pairs, max_total=PAPER_MAX_TOTAL - 1)
     drawn, arrivals = artifact.trace(pairs, settings["rate"], settings["duration_s"], seed)
@@ -96,7 +96,7 @@ def _serve(name: str, settings: dict[str, Any], policy: str, step_ms: float, see
     ).run(until=end)
     first = int(np.searchsorted(timeline.clock, begin))
     found = timeline.accounting(run_record(allocator, name, policy, seed, len(timeline)), allocator, first)
-    return Replayed(
+    return ServedTrace(
         trace=name,
         policy=policy,
         step_ms=step_ms,
@@ -115,7 +115,7 @@ def _serve(name: str, settings: dict[str, Any], policy: str, step_ms: float, see
     )
 
 
-def quantities(lines: list[Replayed], file: str, sha256: str) -> Iterator[Quantity]:
+def quantities(lines: list[ServedTrace], file: str, sha256: str) -> Iterator[Quantity]:
     """`simulated.<trace>.<policy>.<measure>`, the first step time and seed, and `….<step>ms-seed<n>.<measure>`, all."""
     seen: set[tuple[str, str]] = set()
     for number, line in enumerate(lines, start=1):
@@ -138,7 +138,7 @@ def quantities(lines: list[Replayed], file: str, sha256: str) -> Iterator[Quanti
                 yield Quantity(f"{one}.{name}", value, unit, text, 1, [Source(file, sha256, str(number))])
 
 
-def spread(found: Sequence[Replayed], trace: str, policy: str, measure: str) -> dict[str, tuple[str, str]]:
+def spread(found: Sequence[ServedTrace], trace: str, policy: str, measure: str) -> dict[str, tuple[str, str]]:
     """The quantities of the least and the most of `measure` over the step times, and over the seeds, by these names."""
     mine = [line for line in found if (line.trace, line.policy) == (trace, policy)]
     if not mine:
@@ -157,7 +157,7 @@ def spread(found: Sequence[Replayed], trace: str, policy: str, measure: str) -> 
     return ends
 
 
-def by_step(found: Sequence[Replayed], trace: str, policy: str, measure: str) -> dict[str, str]:
+def by_step(found: Sequence[ServedTrace], trace: str, policy: str, measure: str) -> dict[str, str]:
     """The quantity of `measure` at each step time, by the time in ms; none where there is one step time."""
     mine = [line for line in found if (line.trace, line.policy, line.seed) == (trace, policy, 0)]
     keys = {
@@ -167,7 +167,7 @@ def by_step(found: Sequence[Replayed], trace: str, policy: str, measure: str) ->
     return keys if len(keys) > 1 else {}
 
 
-def step_of_batch(lines: list[Replayed], trace: str, batch: float, file: str, sha256: str) -> Iterator[Quantity]:
+def step_of_batch(lines: list[ServedTrace], trace: str, batch: float, file: str, sha256: str) -> Iterator[Quantity]:
     """`simulated.<trace>.paged.step-of-paper-batch`: with which step time the paged pool runs `batch` together."""
     rows = [n for n, line in enumerate(lines, 1) if (line.trace, line.policy, line.seed) == (trace, "paged", 0)]
     points = sorted((lines[n - 1].running, lines[n - 1].step_ms) for n in rows)

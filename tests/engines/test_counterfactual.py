@@ -8,7 +8,7 @@ import pytest
 
 from kvlab.raw import RawRun
 from kvlab.records import Step, read_lines
-from kvlab.simulate import counterfactual as replay
+from kvlab.simulate import counterfactual
 
 from .conftest import LENGTH, SLOTS, SMALL
 
@@ -39,7 +39,7 @@ def raw(request, measured, tmp_path):
 
 def test_the_simulated_policy_holds_what_vllm_holds(raw):
     name, found = raw
-    same = replay.agreement(found)
+    same = counterfactual.agreement(found)
     assert same.difference is None
     assert same.equal == same.measured == same.simulated > 40
     if "preemption" in name:
@@ -51,10 +51,10 @@ def test_the_simulated_policy_holds_what_vllm_holds(raw):
 
 def test_the_other_policies_hold_the_same_requests_with_more_waste(raw):
     _, found = raw
-    quantities = {q.id: q.value for q in replay.quantities(found, "w.arm")}
+    quantities = {q.id: q.value for q in counterfactual.quantities(found, "w.arm")}
     if found.run.policy in (None, "paged"):
-        assert quantities["w.arm.replay.agreement"] == 1.0
-    shares = [quantities[f"w.arm.replay.{policy}.internal"] for policy in ("paged", "orca-max")]
+        assert quantities["w.arm.served-again.agreement"] == 1.0
+    shares = [quantities[f"w.arm.served-again.{policy}.internal"] for policy in ("paged", "orca-max")]
     assert shares[0] < shares[1]
-    assert quantities["w.arm.replay.orca-oracle.internal"] == 0.0
-    assert quantities["w.arm.replay.orca-max.running"] <= found.run.pool_slots / LENGTH
+    assert quantities["w.arm.served-again.orca-oracle.internal"] == 0.0
+    assert quantities["w.arm.served-again.orca-max.running"] <= found.run.pool_slots / LENGTH
