@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kvlab.analyse.ladder import paging_undecided
+from kvlab.analyse.ladder import agreeing, equal_share, paging_undecided
 from kvlab.analyse.sheet import Sheet
 from kvlab.analyse.statistics import BUSY, SPREAD
 from kvlab.analyse.steps import busy, step_spread
@@ -96,7 +96,7 @@ def check_workload(
         _same_engine(flat),
         _never_preempts(flat),
         *_upstream(flat),
-        _outputs(sheet, workload, runs),
+        _outputs(runs),
         _undisturbed(flat),
         _gpu_bound(flat),
         _pressure(sheet, workload, runs, roles),
@@ -216,47 +216,19 @@ def _pressure(sheet: Sheet, workload: str, runs: Mapping[str, Sequence[RawRun]],
     return _guard("pool-pressure", None if why else True, why or Message("pressure"))
 
 
-def _outputs(sheet: Sheet, workload: str, runs: Mapping[str, Sequence[RawRun]]) -> Guard:
+def _outputs(runs: Mapping[str, Sequence[RawRun]]) -> Guard:
     """Exact equality is a gate in float32; in shorter types near ties flip, so agreement is reported."""
     arms = [arm for arm, repeats in runs.items() if repeats]
     if len(arms) < 2:
         return _guard("same-outputs", None, Message("one-arm"))
-    reference = {out.id: out for out in runs[arms[0]][0].outputs}
-    for arm in arms:
-        for name, of in (("agreement", _equal_share), ("prefix_match", _prefix_share)):
-            sheet.arm(
-                f"{workload}.{arm}",
-                name,
-                runs[arm],
-                lambda run, of=of: of(run.outputs, reference),  # type: ignore[misc]
-                ("outputs.jsonl",),
-                formula=Message(name, {"arm": arms[0]}),
-            )
-    if all(_equal_share(run.outputs, reference) == 1.0 for arm in arms for run in runs[arm]):
+    first = runs[arms[0]][0]
+    reference = {out.id: out for out in first.outputs}
+    if all(equal_share(run.outputs, reference) == 1.0 for arm in arms for run in runs[arm]):
         return _guard("same-outputs", True, Message("outputs-equal"))
-    dtype = runs[arms[0]][0].run.dtype
-    seen = {"dtype": dtype, "where": _first_difference(runs, reference)}
-    if dtype == "float32":
+    seen = {"dtype": first.run.dtype, "where": _first_difference(runs, reference)}
+    if first.run.dtype == "float32":
         return _guard("same-outputs", False, Message("outputs-differ", seen))
     return _guard("same-outputs", None, Message("outputs-flip", seen))
-
-
-def _common(outputs: Sequence[Output], reference: Mapping[int, Output]) -> list[tuple[list[int], list[int]]]:
-    return [(out.token_ids, reference[out.id].token_ids) for out in outputs if out.id in reference]
-
-
-def _equal_share(outputs: Sequence[Output], reference: Mapping[int, Output]) -> float | None:
-    pairs = _common(outputs, reference)
-    return sum(a == b for a, b in pairs) / len(pairs) if pairs else None
-
-
-def _prefix_share(outputs: Sequence[Output], reference: Mapping[int, Output]) -> float | None:
-    shares = [_agree(a, b) / max(len(a), len(b)) for a, b in _common(outputs, reference) if a or b]
-    return sum(shares) / len(shares) if shares else None
-
-
-def _agree(a: Sequence[int], b: Sequence[int]) -> int:
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 def _first_difference(runs: Mapping[str, Sequence[RawRun]], reference: Mapping[int, Output]) -> Said:
@@ -265,6 +237,6 @@ def _first_difference(runs: Mapping[str, Sequence[RawRun]], reference: Mapping[i
             for out in run.outputs:
                 expected = reference.get(out.id)
                 if expected and out.token_ids != expected.token_ids:
-                    where = _agree(out.token_ids, expected.token_ids)
+                    where = agreeing(out.token_ids, expected.token_ids)
                     return Message("parts-at", {"run": run.name, "id": out.id, "at": where})
     return Message("nothing-common")

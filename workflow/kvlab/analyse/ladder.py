@@ -15,6 +15,7 @@ from kvlab.analyse.statistics import SATURATED_FULL, SATURATED_TIME
 from kvlab.analyse.steps import time_full
 from kvlab.quantities import Message, Quantity
 from kvlab.raw import RawRun
+from kvlab.records import Output
 from kvlab.roles import BASELINE, BATCHING, EAGER, PAGING, RESERVING, RUNGS, Roles
 
 Runs = Mapping[str, Sequence[RawRun]]
@@ -42,6 +43,7 @@ def compare_arms(sheet: Sheet, workload: str, runs: Runs, timed: Runs, roles: Ro
     _memory(sheet, full)
     _paging(sheet, full, runs)
     _noise(sheet, common, runs)
+    _outputs(sheet, workload, runs)
 
 
 @dataclass(frozen=True)
@@ -187,3 +189,41 @@ def _noise(sheet: Sheet, common: _Compared, runs: Runs) -> None:
     if len(arms) == 2 and all(view and view.time_waiting() == 0 for view in views):
         formula = common.formula("noise", PAGING, BATCHING)
         sheet.ratio(f"{common.workload}.noise", common.of(PAGING), common.of(BATCHING), formula)
+
+
+def _outputs(sheet: Sheet, workload: str, runs: Runs) -> None:
+    """`agreement` and `prefix_match` of each arm's output tokens with those of the first arm's first repeat."""
+    arms = [arm for arm, repeats in runs.items() if repeats]
+    if len(arms) < 2:
+        return
+    reference = {out.id: out for out in runs[arms[0]][0].outputs}
+    for name, of in (("agreement", equal_share), ("prefix_match", _prefix_share)):
+        for arm in arms:
+            sheet.arm(
+                f"{workload}.{arm}",
+                name,
+                runs[arm],
+                lambda run, of=of: of(run.outputs, reference),  # type: ignore[misc]
+                ("outputs.jsonl",),
+                formula=Message(name, {"arm": arms[0]}),
+            )
+
+
+def _common(outputs: Sequence[Output], reference: Mapping[int, Output]) -> list[tuple[list[int], list[int]]]:
+    return [(out.token_ids, reference[out.id].token_ids) for out in outputs if out.id in reference]
+
+
+def equal_share(outputs: Sequence[Output], reference: Mapping[int, Output]) -> float | None:
+    """Part of the requests whose tokens equal the reference's; None where they have none in common."""
+    pairs = _common(outputs, reference)
+    return sum(a == b for a, b in pairs) / len(pairs) if pairs else None
+
+
+def _prefix_share(outputs: Sequence[Output], reference: Mapping[int, Output]) -> float | None:
+    shares = [agreeing(a, b) / max(len(a), len(b)) for a, b in _common(outputs, reference) if a or b]
+    return sum(shares) / len(shares) if shares else None
+
+
+def agreeing(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many tokens two outputs have in common from the start."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

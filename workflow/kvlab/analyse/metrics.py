@@ -9,7 +9,7 @@ from kvlab.analyse.arm_quantities import describe_arm
 from kvlab.analyse.bounds import StoppedRun
 from kvlab.analyse.guards import check_workload, host_bound, run_disturbances, run_faults
 from kvlab.analyse.ladder import compare_arms
-from kvlab.analyse.open_loop import OpenCell, describe_open_loop
+from kvlab.analyse.open_loop import OpenCell, describe_open_loop, on_time
 from kvlab.analyse.sheet import Sheet
 from kvlab.analyse.statistics import Observed, Settings, classify, median
 from kvlab.analyse.steps import time_full
@@ -56,7 +56,10 @@ def analyse(section: dict[str, Any], root: Path) -> Metrics:
         asked = next((run.run.kv_slots_asked for repeats in counted.values() for run in repeats), None)
         metrics.guards += check_workload(sheet, workload, counted, metrics.roles, asked)
         if paged := metrics.roles.first(PAGING, counted):
-            metrics.guards += _simulation(sheet, f"{workload}.{paged}", counted[paged][0])
+            run = counted[paged][0]
+            for quantity in quantities(run, f"{workload}.{paged}"):
+                sheet.quantities.add(quantity)
+            metrics.guards.append(_simulation_guard(run))
     _open_loops(section.get("open", []), root, sheet, metrics)
     return metrics
 
@@ -77,7 +80,8 @@ def _open_loops(which: list[Any], root: Path, sheet: Sheet, metrics: Metrics) ->
             metrics.runs += [entry | {"arm": cell} for entry in entries]
             if kept:
                 counted[cell] = [OpenCell.of_run(run) for run in kept]
-        metrics.guards += describe_open_loop(sheet, workload, counted, metrics.roles)
+        describe_open_loop(sheet, workload, counted, metrics.roles)
+        metrics.guards.append({"workload": workload} | on_time([cell for cells in counted.values() for cell in cells]))
         first = next((cells[0] for cells in counted.values()), None)
         metrics.facts.setdefault("open", {})[workload] = {
             "cells": list(named),
@@ -87,28 +91,16 @@ def _open_loops(which: list[Any], root: Path, sheet: Sheet, metrics: Metrics) ->
         }
 
 
-def _simulation(sheet: Sheet, prefix: str, run: RawRun) -> list[dict[str, Any]]:
-    """The simulated allocators over the paged arm's requests: what each would have held, and whether paging agrees."""
-    workload = run.run.workload
-    for quantity in quantities(run, prefix):
-        sheet.quantities.add(quantity)
+def _simulation_guard(run: RawRun) -> dict[str, Any]:
+    """Whether the simulator's paged allocator holds what the engine held for the run's requests."""
+    guard = {"workload": run.run.workload, "id": "simulation", "outcome": "not decided"}
     try:
         found = agreement(run)
     except KvlabError as error:
-        return [{"workload": workload, "id": "simulation", "outcome": "not decided", "detail": error.why}]
-    detail = (
-        Message("simulation-agrees", {"n": found.equal})
-        if found.whole
-        else Message("simulation-differs", {"what": found.difference})
-    )
-    return [
-        {
-            "workload": workload,
-            "id": "simulation",
-            "outcome": "pass" if found.whole else "not decided",
-            "detail": detail,
-        }
-    ]
+        return guard | {"detail": error.why}
+    if found.difference is None:
+        return guard | {"outcome": "pass", "detail": Message("simulation-agrees", {"n": found.equal})}
+    return guard | {"detail": Message("simulation-differs", {"what": found.difference})}
 
 
 def _judge(repeats: list[RawRun]) -> tuple[list[dict[str, Any]], list[RawRun], list[RawRun]]:

@@ -116,8 +116,8 @@ class OpenCell(RawRun):
         return sum(seconds <= bound * one.output_tokens for one, seconds in taken) / (hi - lo)
 
 
-def describe_open_loop(sheet: Sheet, workload: str, cells: Cells, roles: Roles) -> list[dict[str, Any]]:
-    """Put what each cell gives, and what each arm sustains, on the sheet; returns the workload's guards.
+def describe_open_loop(sheet: Sheet, workload: str, cells: Cells, roles: Roles) -> None:
+    """Put what each cell gives, and what each arm sustains, on the sheet.
 
     `cells`: by `<arm>@<rate>`, its blocks that count.
     """
@@ -133,7 +133,6 @@ def describe_open_loop(sheet: Sheet, workload: str, cells: Cells, roles: Roles) 
         if paged is not None and arm != paged:
             formula = Message("sustained-ratio", {"top": paged, "bottom": arm})
             sheet.ratio(f"{workload}.sustained.{arm}", sustained[paged], quantity, formula)
-    return [{"workload": workload} | _on_time([cell for blocks in cells.values() for cell in blocks])]
 
 
 def _latency(sheet: Sheet, prefix: str, blocks: Sequence[OpenCell]) -> None:
@@ -195,7 +194,8 @@ def crossing(curve: Mapping[float, float], bound: float) -> float | None:
     return None
 
 
-def _on_time(cells: Sequence[OpenCell]) -> dict[str, Any]:
+def on_time(cells: Sequence[OpenCell]) -> dict[str, Any]:
+    """The guard that requests were sent close to their planned arrivals."""
     late = {cell.name: cell.lateness_ms() for cell in cells}
     behind = sorted(name for name, ms in late.items() if ms is not None and ms >= LATE_MS)
     if behind:
