@@ -71,7 +71,8 @@ def test_a_chunk_that_a_policy_reserves_is_charged_and_drawn_as_one_piece(open_p
         set_slider(page, value)
         side = page.evaluate(SHOWN)[1]
         step = int(side["step"])
-        assert side["shares"] == [f"{100 * accounting.share(name)[step]:.1f}%" for name in SHARES], (value, step)
+        expected = [f"{100 * accounting.series(name)[step] / accounting.pool:.1f}%" for name in SHARES]
+        assert side["shares"] == expected, (value, step)
     if arm == "vllm-contiguous":  # pieces of 2,048 slots, 4 rows of 32 cells each
         canvas, seen = page.locator(".pool canvas").nth(1), []
         for row in range(28):
