@@ -1,4 +1,4 @@
-"""Take the README's pictures of a page: the first screen, the pool view still and moving, and a phone.
+"""Take the READMEs' pictures of a page: the first screen in both languages, the pool view still and moving, a phone.
 
 python -m tests.browser.screenshots docs/sample/report.html
 """
@@ -51,9 +51,12 @@ def film(browser: Browser, url: str, name: str) -> None:
 
 
 def take(browser: Browser, url: str) -> None:
-    wide = browser.new_page(viewport={"width": 1440, "height": 960}, color_scheme="light")
+    wide = browser.new_page(viewport={"width": 1440, "height": 1000}, color_scheme="light")
     wide.goto(url)
     save(wide.screenshot(), "first-screen.png")
+    wide.locator("[data-set-lang=zh]").click()
+    save(wide.screenshot(), "first-screen.zh.png")
+    wide.locator("[data-set-lang=en]").click()
     wide.locator("#pool-view").scroll_into_view_if_needed()
     save(wide.locator("#pool-view").screenshot(), "pool-view.png")
     phone = browser.new_page(viewport={"width": 390, "height": 844}, device_scale_factor=2, color_scheme="dark")
