@@ -45,7 +45,7 @@ def test_slots_of_the_papers_table_1(layers, hidden, gib, slots):
     ("run", "name", "dtype"),
     [
         ("llama-8b/raw/azure-conv/vllm-paged/0", "llama-3.1-8b", "bfloat16"),
-        ("h100/raw/azure-conv/vllm-paged/0", "smollm2-135m", "bfloat16"),
+        ("opt-13b-policies/raw/closed/vllm-paged/0", "opt-13b", "bfloat16"),
         ("smoke-cpu/raw/pressured/vllm-paged/0", "smollm2-135m", "float32"),
     ],
 )
