@@ -122,10 +122,10 @@ def test_random_bytes_give_an_error_line_and_no_traceback(data):
 
 
 @contextmanager
-def served(folder, monkeypatch):
+def served(folder, monkeypatch, handler=SimpleHTTPRequestHandler):
     """The address at which the folder's files are."""
     monkeypatch.setattr(SimpleHTTPRequestHandler, "log_message", lambda *_: None)
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=folder)) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=folder)) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
@@ -155,6 +155,25 @@ def test_the_original_is_fetched_by_the_digest_that_is_pinned(tmp_path, monkeypa
     with served(tmp_path, monkeypatch) as address:
         monkeypatch.setitem(artifact.FILES, "sharegpt", replace(known, address=f"{address}/original.pkl"))
         assert artifact.read("sharegpt", "download").pairs() == pairs
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1/a file", "http://[nowhere", "https://:99999/", "file\0"])
+def test_an_address_that_is_none_is_one_line(address):
+    with pytest.raises(LogError, match=r"can't be read .*; check the path or address"):
+        artifact.read("sharegpt", address)
+
+
+class Half(SimpleHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Length", "1000")
+        self.end_headers()
+        self.wfile.write(b"prompt_tokens")
+
+
+def test_half_a_download_is_one_line(tmp_path, monkeypatch):
+    with served(tmp_path, monkeypatch, Half) as address, pytest.raises(LogError, match="can't be read"):
+        artifact.read("sharegpt", address)
 
 
 def authors(pairs, rate, duration, seed):

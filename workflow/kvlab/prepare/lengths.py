@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import http.client
 import io
 import math
 import sys
@@ -76,7 +77,11 @@ def read_bytes(where: str) -> bytes:
                 data: bytes = reply.read()
                 return data
         return Path(where).read_bytes()
-    except OSError as error:
+    except (
+        OSError,
+        ValueError,
+        http.client.HTTPException,
+    ) as error:  # the last two: an address that is none, half a reply
         raise LogError(f"{where}: can't be read ({error}); check the path or address") from None
 
 
