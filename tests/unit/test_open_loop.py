@@ -17,7 +17,7 @@ from kvlab.simulate.forecasts.forecast import measured
 PLAN = {"kind": "poisson", "duration_s": 10.0, "leave_out_s": 2.0, "drain_s": 1.0, "bound_s_per_token": 1.0}
 
 
-def cell(root, arm, rate, latencies, repeat=0, **more):
+def cell(root, arm, rate, latencies, repeat=0, steps=None, **more):
     """Requests that arrive 1, 3, 5 … s after the start (0.95 s), with 4 output tokens each; None: not finished."""
     served, start = [], 0.95
     for id, latency in enumerate(latencies):
@@ -29,7 +29,7 @@ def cell(root, arm, rate, latencies, repeat=0, **more):
                 sent_s=at + 0.0002, asked_tokens=None if latency else 4,
             )
         )  # fmt: skip
-    steps = [Step(i, start + i, 1, 0, 0, 1, [[0, 4 + min(i, 3), 16]]) for i in range(11)]
+    steps = steps or [Step(i, start + i, 1, 0, 0, 1, [[0, 4 + min(i, 3), 16]]) for i in range(11)]
     run = {"rate": rate, "arrivals": PLAN, "device": "cuda"}
     write_raw(root, arm, repeat, served=served, steps=steps, seconds=10.5, **(run | more))
 
@@ -104,6 +104,29 @@ def test_late_sending_is_seen(root):
     cell(root, "vllm-paged", 2.0, [1.0, 2.0, 4.0])
     guard = next(g for g in opened(root, ("vllm-paged@2", 0)).guards if g["id"] == "on-time")
     assert guard["outcome"] == "pass"
+
+
+@pytest.mark.parametrize(
+    ("guard", "change"),
+    [
+        ("same-engine", {"max_num_seqs": 4}),
+        ("equal-budget", {"pool_slots": 128}),
+        ("same-work", {"workload_sha256": "b" * 64}),
+        ("reserving-never-preempts", {"policy": "orca-max"}),
+    ],
+)
+def test_cells_are_held_to_the_guards_of_a_fair_comparison(root, guard, change):
+    settings = {"arm": {"feed": "batch", "options": {}}}
+    own = {"engine": {"name": "vllm"}, "settings": settings, "max_num_seqs": 8}
+    steps = [Step(i, 0.95 + i, 1, 0, int(i == 5), 1, [[0, 4 + min(i, 3), 16]]) for i in range(11)]  # one preemption
+    for name, more in (("sound", {"policy": "paged"}), ("unfair", change)):
+        for arm, changes in (("vllm-paged", own), ("vllm-contiguous", own | more)):
+            cell(root / name, arm, 2.0, [1.0, 2.0, 4.0], steps=steps, **changes)
+        write_model(root / name)
+        found = opened(root / name, ("vllm-paged@2", 0), ("vllm-contiguous@2", 0)).guards
+        seen = {one["id"]: one["outcome"] for one in found}
+        expected = "fail" if name == "unfair" else "not decided" if guard.startswith("reserving") else "pass"
+        assert seen[guard] == expected, (name, seen)
 
 
 def test_a_curve_is_crossed_once_or_not_at_all():

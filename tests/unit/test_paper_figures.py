@@ -169,3 +169,6 @@ def test_requests_that_arrive_over_time_are_drawn_and_open_the_page_where_they_a
     assert "never queued" in paper
     assert '<span class="swatch" style="background:var(--vllm-paged, #777)"></span>' in paper
     assert "f-rates-open" in paper
+    checks = page.split('<section id="proof"')[1]
+    assert checks.count("requests were sent within 1 ms of their planned arrival") == 1
+    assert checks.count("one engine configuration in") == 2  # closed, and arriving over time

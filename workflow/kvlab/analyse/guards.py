@@ -104,6 +104,20 @@ def check_workload(
     return [{"workload": workload} | guard for guard in guards]
 
 
+def check_open(workload: str, runs: Sequence[RawRun], slots: int | None) -> list[Guard]:
+    """The same of requests that arrive over time, as far as they can be held to it: cells serve what arrives at their
+    rate, to where their time ends, and at a low rate a GPU has nothing to do."""
+    guards = [
+        _same_requests(runs),
+        _prefix_cache(runs),
+        _budget(runs, slots),
+        _same_engine(runs),
+        _never_preempts(runs),
+        _undisturbed(runs),
+    ]
+    return [{"workload": workload} | guard for guard in guards]
+
+
 def _guard(name: str, outcome: bool | None, detail: Said) -> Guard:
     return {"id": name, "outcome": {True: "pass", False: "fail", None: "not decided"}[outcome], "detail": detail}
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from kvlab.analyse.arm_quantities import describe_arm
 from kvlab.analyse.bounds import StoppedRun
-from kvlab.analyse.guards import check_workload, host_bound, run_disturbances, run_faults
+from kvlab.analyse.guards import check_open, check_workload, host_bound, run_disturbances, run_faults
 from kvlab.analyse.ladder import compare_arms
 from kvlab.analyse.open_loop import OpenCell, describe_open_loop, on_time
 from kvlab.analyse.sheet import Sheet
@@ -81,8 +81,10 @@ def _open_loops(which: list[Any], root: Path, sheet: Sheet, metrics: Metrics) ->
             if kept:
                 counted[cell] = [OpenCell.of_run(run) for run in kept]
         describe_open_loop(sheet, workload, counted, metrics.roles)
-        metrics.guards.append({"workload": workload} | on_time([cell for cells in counted.values() for cell in cells]))
         first = next((cells[0] for cells in counted.values()), None)
+        flat = [cell for cells in counted.values() for cell in cells]
+        metrics.guards += check_open(workload, flat, first.run.kv_slots_asked if first else None)
+        metrics.guards.append({"workload": workload} | on_time(flat))
         metrics.facts.setdefault("open", {})[workload] = {
             "cells": list(named),
             "arrivals": first.plan if first else {},

@@ -30,6 +30,7 @@ class Content:
         self.root, self.metrics, self.facts = root, metrics, facts
         self.more: dict[str, Quantity] = {}  # quantities that are shown and are not the metrics' own
         self.workloads: list[str] = list(metrics.facts["workloads"])
+        self.open_loops: list[str] = list(metrics.facts.get("open", {}))  # their requests arrive over time
 
     @cached_property
     def first_runs(self) -> dict[tuple[str, str], RawRun]:
