@@ -430,7 +430,7 @@ def test_the_contents_fade_where_they_go_on_and_follow_the_reader(open_page):
     contents = page.locator(".contents ol")
     assert "more-right" in contents.get_attribute("class")
     page.locator("#proof").evaluate("e => e.scrollIntoView()")
-    page.wait_for_function("document.querySelector('.contents [aria-current]').hash === '#proof'")
+    page.wait_for_function("document.querySelector('.contents [aria-current]')?.hash === '#proof'")
     link, frame = page.locator(".contents [aria-current]").bounding_box(), contents.bounding_box()
     assert frame["x"] <= link["x"] <= link["x"] + link["width"] <= frame["x"] + frame["width"]
     page.wait_for_function("document.querySelector('.contents ol').classList.contains('more-left')")
