@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from types import SimpleNamespace
 
 import pytest
 from tests.fixtures import small_run
@@ -12,8 +13,8 @@ from kvlab.paths import ROOT
 from kvlab.publish.check.packed import unpack
 from kvlab.publish.check.verify import numbers_shown
 from kvlab.publish.figures.drawing import Figures
-from kvlab.publish.figures.paper import MARKS
-from kvlab.publish.page.headlines import filling
+from kvlab.publish.figures.paper import MARKS, by_block
+from kvlab.publish.page.headlines import filling, rated
 from kvlab.publish.page.render import build
 from kvlab.quantities import UNITS, Metrics
 from kvlab.roles import ADMITTING
@@ -172,3 +173,15 @@ def test_requests_that_arrive_over_time_are_drawn_and_open_the_page_where_they_a
     checks = page.split('<section id="proof"')[1]
     assert checks.count("requests were sent within 1 ms of their planned arrival") == 1
     assert checks.count("one engine configuration in") == 2  # closed, and arriving over time
+
+
+def test_a_line_joins_the_rates_of_one_block(tmp_path):
+    asked = {"open": {"arrivals": {"rates": {"a": [[1.0, 3.0], [2.0, 4.0]], "b": [1.0, 2.0]}}}}
+    (tmp_path / "config.json").write_text(json.dumps({"workloads": asked}), encoding="utf-8")
+    canvas = SimpleNamespace(root=tmp_path, workload="open")
+    line = [(rate, f"at {rate}") for rate in (1.0, 2.0, 3.0, 4.0)]
+    assert [[rate for rate, _ in block] for block in by_block(canvas, "a", line)] == [[1.0, 3.0], [2.0, 4.0]]
+    assert by_block(canvas, "b", line[:2]) == [line[:2]]
+    assert rated(SimpleNamespace(facts={"open": {"w": {"cells": ["b@10", "a@2", "b@9"]}}}, counts=lambda *_: True)) == {
+        "w": ["b@9", "b@10", "a@2"]
+    }

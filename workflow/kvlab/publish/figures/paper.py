@@ -20,6 +20,7 @@ from kvlab.roles import ADMITTING
 from kvlab.simulate.studies import paper_values
 
 MARKS = {"orca-max": "s", "orca-pow2": "^", "orca-oracle": "D", "reserved": "v", "paged": "o"}  # by policy
+Cells = list[tuple[float, Quantity]]  # (requests per second, what was measured at it)
 PAPERS_POOL = 15728  # Table 1, OPT-13B
 
 
@@ -103,10 +104,10 @@ def _marks(canvas: Canvas, axes: Axes, arms: list[str]) -> None:
             label = ""
 
 
-def cells(canvas: Canvas, name: str) -> dict[str, list[tuple[float, Quantity]]]:
+def cells(canvas: Canvas, name: str) -> dict[str, Cells]:
     """Of each arm that was measured at request rates, (rate, the quantity `name`), by rate."""
     pattern = re.compile(rf"{re.escape(canvas.workload)}\.([\w-]+)@([\d.e+-]+)\.{re.escape(name)}")
-    found: dict[str, list[tuple[float, Quantity]]] = {}
+    found: dict[str, Cells] = {}
     for quantity in canvas.metrics.quantities:
         hit = pattern.fullmatch(quantity.id)
         if hit and quantity.value is not None:
@@ -115,8 +116,16 @@ def cells(canvas: Canvas, name: str) -> dict[str, list[tuple[float, Quantity]]]:
     return {arm: sorted(found[arm], key=lambda one: one[0]) for arm in order}
 
 
+def by_block(canvas: Canvas, arm: str, line: Cells) -> list[Cells]:
+    """An arm's cells block by block, each with its own draw of requests; as one where blocks have equal rates."""
+    asked = _settings(canvas).get("arrivals", {}).get("rates", {}).get(arm, [])
+    if not all(isinstance(rates, list) for rates in asked):
+        return [line]
+    return [[cell for cell in line if cell[0] in rates] for rates in asked]
+
+
 def rates(canvas: Canvas) -> None:
-    """Fig. 12: normalized latency against the request rate, a line a policy, the bound, the sustained rates."""
+    """Fig. 12: normalized latency against the request rate, a line a policy and block, the bound, sustained rates."""
     found = cells(canvas, "normalized")
     if not found:
         raise Nothing("no arm was measured at request rates")
@@ -127,7 +136,9 @@ def rates(canvas: Canvas) -> None:
     axes = canvas.figure.add_subplot()
     for arm, line in found.items():
         seconds = [(q.value or 0.0) / 1000 for _, q in line]
-        axes.plot([rate for rate, _ in line], seconds, "-", color=canvas.arm_colour(arm), linewidth=1.6)
+        for block in by_block(canvas, arm, line):
+            values = [(q.value or 0.0) / 1000 for _, q in block]
+            axes.plot([rate for rate, _ in block], values, "-", color=canvas.arm_colour(arm), linewidth=1.6)
         for (rate, q), value in zip(line, seconds, strict=True):
             face = "none" if q.id in unfinished else canvas.arm_colour(arm)
             axes.plot(
@@ -174,13 +185,9 @@ def batched(canvas: Canvas) -> None:
     printed = {claim["id"]: claim["paper"] for claim in paper_values.read()["claims"]}
     for arm, line in found.items():
         shade = canvas.arm_colour(arm)
-        axes.plot(
-            [r for r, _ in line],
-            [q.value or 0.0 for _, q in line],
-            f"{mark(canvas, arm)}-",
-            color=shade,
-            markersize=6,
-        )
+        for block in by_block(canvas, arm, line):
+            values = [q.value or 0.0 for _, q in block]
+            axes.plot([r for r, _ in block], values, f"{mark(canvas, arm)}-", color=shade, markersize=6)
         paper = printed.get(f"fig13a.{policy(canvas, arm)}.running")
         if paper is not None and _papers(canvas):
             axes.plot([2], [paper], "x", color=shade, markersize=9, markeredgewidth=2)
@@ -203,16 +210,17 @@ def preemption(canvas: Canvas) -> None:
     canvas.figure.set_size_inches(7.6, 2.8)
     axes = canvas.figure.add_subplot()
     for arm, line in found.items():
-        values = [100 * (q.value or 0.0) for _, q in line]
-        axes.plot(
-            [r for r, _ in line], values, f"{mark(canvas, arm)}-", color=canvas.arm_colour(arm), markersize=6, label=arm
-        )
+        for block in by_block(canvas, arm, line):
+            values = [100 * (q.value or 0.0) for _, q in block]
+            axes.plot(
+                [r for r, _ in block], values, f"{mark(canvas, arm)}-", color=canvas.arm_colour(arm), markersize=6
+            )
     axes.set_xlim(left=0)
     axes.set_ylim(bottom=0)
     axes.set_xlabel(canvas.word("rate"))
     axes.set_ylabel(canvas.word("recomputed"))
     axes.grid()
-    canvas.figure.legend(loc="outside upper center", ncols=3, fontsize=9)
+    canvas.figure.legend(handles=[_line(canvas, arm) for arm in found], loc="outside upper center", ncols=3, fontsize=9)
 
 
 def _line(canvas: Canvas, arm: str) -> Line2D:

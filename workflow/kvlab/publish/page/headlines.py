@@ -146,9 +146,16 @@ def sustained(metrics: Metrics, workload: str) -> list[str]:
 
 
 def rated(metrics: Metrics) -> dict[str, list[str]]:
-    """Workloads whose requests arrive over time, with their cells (`<arm>@<rate>`) that have a run that counts."""
-    found = metrics.facts.get("open", {}).items()
-    return {workload: [cell for cell in facts["cells"] if metrics.counts(workload, cell)] for workload, facts in found}
+    """Workloads whose requests arrive over time, with their cells (`<arm>@<rate>`) that have a run that counts.
+
+    Arm by arm, in the order in which they were measured first, and by rate.
+    """
+    found = {}
+    for workload, facts in metrics.facts.get("open", {}).items():
+        apart = [cell.partition("@") for cell in facts["cells"] if metrics.counts(workload, cell)]
+        arms = [arm for arm, _, _ in apart]
+        found[workload] = ["".join(cell) for cell in sorted(apart, key=lambda c: (arms.index(c[0]), float(c[2])))]
+    return found
 
 
 def filling(metrics: Metrics) -> tuple[str, str, str] | None:
