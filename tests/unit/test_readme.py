@@ -195,3 +195,16 @@ def test_what_the_harness_costs_is_what_its_benchmarks_printed():
     assert len(ratios) == 2
     for median, low, high, rounds, target in ratios:
         assert f"| {median} | {low} to {high}, {rounds} rounds | ≥ {target} |" in RESULTS
+
+
+@pytest.mark.parametrize("text", [ENGLISH, CHINESE], ids=["en", "zh"])
+def test_each_block_of_the_sustained_rates_is_told_and_what_bounds_the_one_that_does_not_enclose_them(text, quantities):
+    found = quantities["opt-13b-policies"]
+    first = found["open.vllm-paged.sustained"].samples[
+        0
+    ]  # the block in which the Orca policies stayed within the bound
+    for arm, highest in (("vllm-contiguous", "2.2"), ("vllm-oracle", "4")):
+        for ratio in found[f"open.sustained.{arm}"].samples:
+            assert f"{ratio:.2f}×" in text
+        assert found[f"open.{arm}@{highest}.normalized"].samples[0] < 50  # ms a token
+        assert f"{first / float(highest):.2f}" in text
