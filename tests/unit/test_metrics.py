@@ -437,3 +437,10 @@ def test_energy_is_of_the_measured_time_and_not_of_a_short_one(root):
     assert q.value == pytest.approx(10 * 10 / 6)  # 1 s to 11 s, six tokens
     q = one(root, samples=samples[:5]).quantities["w.vllm-paged.energy.per_token"]
     assert q.value is None
+
+
+def test_a_log_that_the_simulator_does_not_agree_with_fails_its_guard(root):
+    steps = [Step(0, 0.0, 2, 0, 0, 2, [[0, 5, 16], [1, 5, 16]]), Step(1, 2.0, 1, 1, 0, 1, [[0, 6, 16]])]
+    (guard,) = [guard for guard in one(root, steps=steps).guards if guard["id"] == "simulation"]
+    assert guard["outcome"] == "fail"
+    assert "simulated and measured differ" in said("en", guard["detail"])

@@ -110,6 +110,7 @@ def test_what_is_said_of_the_committed_runs_is_what_their_logs_say(text, quantit
         (large, "azure-conv.vllm-contiguous.tpot.median"),
         (large, "azure-conv.vllm-paged.tpot.median"),
         (large, "azure-conv.vllm-paged.recomputed.share"),
+        *((quantities["llama-8b-tp1"], f"azure-conv.{key}") for key in ("queued.paging.running.mean", "paging.gain")),
         *((policies, f"open.sustained.vllm-{policy}") for policy in ("contiguous", "oracle")),
         *((policies, f"closed.paging.gain{over}") for over in ("", ".vllm-reserved")),
         (policies, "open.vllm-paged@8.4.recomputed.share"),

@@ -102,7 +102,7 @@ def _simulation_guard(run: RawRun) -> dict[str, Any]:
         return guard | {"detail": error.why}
     if found.difference is None:
         return guard | {"outcome": "pass", "detail": Message("simulation-agrees", {"n": found.equal})}
-    return guard | {"detail": Message("simulation-differs", {"what": found.difference})}
+    return guard | {"outcome": "fail", "detail": Message("simulation-differs", {"what": found.difference})}
 
 
 def _judge(repeats: list[RawRun]) -> tuple[list[dict[str, Any]], list[RawRun], list[RawRun]]:

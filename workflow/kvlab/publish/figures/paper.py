@@ -31,7 +31,6 @@ def shares(canvas: Canvas) -> None:
     for arm in admitting(canvas, canvas.metrics.roles.arms):
         mine = [
             canvas.quantity(f"{arm}.queued.share.{share}")
-            or canvas.quantity(f"{arm}.share.{share}")
             or (at_rates[share][arm][-1][1] if arm in at_rates[share] else None)
             for share in SHARES
         ]
