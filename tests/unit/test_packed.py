@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import html
 import json
 import re
 import shutil
@@ -12,6 +13,7 @@ from tests.fixtures import small_run
 
 from kvlab.errors import KvlabError
 from kvlab.publish.check import packed
+from kvlab.publish.words.strings import said
 from kvlab.quantities import Metrics
 from kvlab.raw import RawRun
 
@@ -78,6 +80,9 @@ def test_the_sample_page_shows_the_packed_runs_numbers():
         assert entry.get("x") == (None if quantity.value is None else repr(quantity.value)), name
         files = [shown["files"][file] for file, _ in shown["sources"][entry["s"]]]
         assert files == [[source.file, source.sha256] for source in quantity.sources], name
+    differs = next(guard for guard in Metrics.read(reference / "metrics.json").guards if guard["id"] == "same-engine")
+    card = page.split('<section id="answer"')[1].split("</section>")[0]
+    assert (said("en", differs["detail"]) in html.unescape(card)) == (differs["outcome"] == "fail")
 
 
 @pytest.mark.parametrize("arm", ["vllm-contiguous", "vllm-paged"])
