@@ -11,15 +11,17 @@ from tests.fixtures import small_run
 
 from kvlab.catalogue import UndeclaredId
 from kvlab.errors import KvlabError, LogError
-from kvlab.paths import REPORT
+from kvlab.paths import REPORT, ROOT
 from kvlab.publish.check.claims import BOUNDS
 from kvlab.publish.check.verify import numbers_shown
 from kvlab.publish.page.answers import visible
+from kvlab.publish.page.content import Content
 from kvlab.publish.page.headlines import Headlines, verdict
 from kvlab.publish.page.inline import inline_svg
 from kvlab.publish.page.render import build, render
 from kvlab.publish.page.trail import embed
 from kvlab.publish.words.bilingual import recorded, text
+from kvlab.publish.words.facts import Facts
 from kvlab.quantities import Metrics, Quantities, Quantity
 
 SECTION = {"language": "en", "title": None, "palette": "okabe-ito"}
@@ -351,3 +353,10 @@ def test_where_the_gain_ends_and_what_if_stand_on_the_grid_that_was_computed(run
     assert ("pressured.predicted.pool-8192.gain", "1.00×") in numbers_shown(why)
     assert '"pressured.predicted.pool-768.gain":' in shown.split('id="trail-data"')[1]
     assert json.loads(shown.split('id="grid-data">')[1].split("</script>")[0])["points"] == points
+
+
+@pytest.mark.parametrize(("run", "gpus"), [("llama-8b-tp1", None), ("llama-8b-tp2", "2")])
+def test_a_run_on_several_gpus_says_on_how_many(run, gpus):
+    root = ROOT / "results/reference" / run
+    found = Content(root, Metrics.read(root / "metrics.json"), Facts(root)).workers("azure-conv")
+    assert (found and found.text("en")) == gpus

@@ -54,7 +54,11 @@ class Content:
         mine = (arm for (w, arm), run in self.first_runs.items() if w == workload and run.run.engine["name"] == engine)
         return next(mine, None)
 
-    # --- what was asked -----------------------------------------------------------------------------------------
+    def workers(self, workload: str) -> Fact | None:
+        """On how many GPUs an arm of `workload` ran, where it is more than one."""
+        runs = [(w, arm) for (w, arm), run in self.first_runs.items() if run.run.engine.get("workers", 1) > 1]
+        several = next((arm for w, arm in runs if w == workload), None)
+        return self.run_fact(workload, several, "engine.workers", "number") if several else None
 
     @property
     def random(self) -> bool:
