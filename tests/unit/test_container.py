@@ -226,5 +226,6 @@ def test_the_profiles_hold_only_options_that_snakemake_knows():
     for file in sorted((ROOT / "workflow" / "profiles").glob("*/config.yaml")):
         options = yaml.safe_load(file.read_text())
         assert options["rerun-incomplete"] is True
+        assert options["logger"] == "kvlab"  # what can not be read is one line, whichever profile
         for option in options:
             assert f"--{option}" in known, f"{file}: {option}"
