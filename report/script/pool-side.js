@@ -46,7 +46,7 @@ class PoolSide {
     let low = 0, high = t.length;
     while (low < high) {
       const middle = (low + high) >> 1;
-      if (t[middle] <= ms) low = middle + 1; else high = middle;
+      if (t[middle] <= ms + 1e-6) low = middle + 1; else high = middle; // a time of a step has been divided and multiplied
     }
     return low - 1;
   }

@@ -213,6 +213,17 @@ def test_a_step_draws_what_changed_and_leaves_the_picture_of_a_whole_drawing(ope
             assert sorted(steps)[3] < whole / 3, (steps, whole)
 
 
+def test_stepping_forward_shows_the_next_step_of_a_side_each_time(open_page):
+    page = open_page()
+    set_slider(page, 0)
+    before = -1
+    for _ in range(60):
+        page.locator("#pool-forward").click()
+        now = sum(int(side["step"].replace(",", "")) for side in page.evaluate(SHOWN))
+        assert now > before
+        before = now
+
+
 def test_its_numbers_are_those_of_the_step_when_it_is_paused(open_page):
     page = open_page()
     set_slider(page, 0)
