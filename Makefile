@@ -32,7 +32,7 @@ simulate: ## The paper's memory figures, simulated: half a minute, no engine, no
 
 replay: ## Recompute the committed runs from their raw logs and compare, byte for byte: no engine, no GPU
 	@python -c 'import babel, matplotlib, papermill, pydantic, scipy, kvlab' 2>/dev/null || ENGINES=none workflow/setup
-	@for run in results/reference/*/; do python -m kvlab replay "$$run" || exit 1; done
+	@ls -d results/reference/*/ | xargs -n 1 -P 2 python -m kvlab replay
 	@cmp -s results/replay/$(SAMPLED)/report.html $(SAMPLE) || echo "$(SAMPLE): not the page that this replay gives; make it anew: make repack"
 
 repack: ## Make the committed runs' numbers and the sample page anew from the raw logs: after quantities or the page have changed
