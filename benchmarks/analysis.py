@@ -21,7 +21,7 @@ from kvlab.allocators.paged import Paged
 from kvlab.analyse.metrics import analyse
 from kvlab.arms import ARMS
 from kvlab.prepare import lengths
-from kvlab.records import Output, Phase, Run, Sample, Served, write_json, write_lines
+from kvlab.records import Output, Phase, Request, Run, Sample, Served, digest, write_json, write_lines
 from kvlab.roles import PAGING
 from kvlab.simulate.scheduler import Scheduler
 from kvlab.simulate.step_times import StepTimes
@@ -45,6 +45,9 @@ def write_log(root: Path, requests: int, mean: float = 20.0, pool_slots: int = P
     pool = Paged(pool_slots, BLOCK)
     timeline = Scheduler(jobs, pool, max_running=256, token_budget=2048, step_times=StepTimes(0.01)).run()
     done, end = timeline.finished(), float(timeline.ends[-1])
+    asked = root / "workloads" / "w.jsonl"
+    asked.parent.mkdir(parents=True)
+    write_lines(asked, [Request(job.id, [0] * job.prompt, job.output, "") for job in jobs])
     run = Run(
         workload="w",
         arm=ARM.name,
@@ -60,7 +63,7 @@ def write_log(root: Path, requests: int, mean: float = 20.0, pool_slots: int = P
         max_model_len=longest,
         max_num_seqs=256,
         kv_bytes_per_slot=1024,
-        workload_sha256="a" * 64,
+        workload_sha256=digest(asked),
         model_fingerprint="f" * 64,
         idle_device_bytes=100,
     )

@@ -76,3 +76,14 @@ def test_the_options_of_vllm_reach_its_settings(sides, tmp_path, monkeypatch):
     assert (settings["load_format"], settings["max_num_seqs"], settings["max_num_batched_tokens"]) == ("dummy", 9, 321)
     assert not list(job.model.glob("*.safetensors"))
     assert sides.job(sides.parser("").parse_args([]), "vllm-paged").settings["load_format"] == "auto"
+
+
+def test_the_log_of_the_benchmarks_of_large_runs_is_one_that_analyse_takes(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import analysis
+
+    from kvlab.raw import foreign
+
+    analysis.write_log(tmp_path, 50)
+    assert foreign(tmp_path, analysis.SECTION["raw"]) == []
+    sys.modules.pop("analysis", None)
