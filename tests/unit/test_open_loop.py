@@ -1,7 +1,5 @@
 """Requests that arrive over time, against values worked out by hand."""
 
-import shutil
-
 import pytest
 from tests.raw_logs import section, write_model, write_raw
 
@@ -11,7 +9,7 @@ from kvlab.paths import ROOT
 from kvlab.publish.check import claims
 from kvlab.publish.words.strings import said
 from kvlab.raw import RawRun
-from kvlab.records import Served, Step
+from kvlab.records import Served, Step, read_text
 from kvlab.simulate.forecasts.forecast import measured
 
 PLAN = {"kind": "poisson", "duration_s": 10.0, "leave_out_s": 2.0, "drain_s": 1.0, "bound_s_per_token": 1.0}
@@ -138,7 +136,7 @@ def test_a_curve_is_crossed_once_or_not_at_all():
 
 def test_a_claim_about_a_full_queue_is_held_against_the_cell_with_the_highest_rate(root):
     packed = ROOT / "results/reference/opt-13b-policies"
-    shutil.copy(packed / "metrics.json", root / "metrics.json")
+    (root / "metrics.json").write_text(read_text(packed / "metrics.json"), encoding="utf-8")
     found = {(one["id"], one["workload"]): one for one in claims.judge(root)}
     claim = found["paper-token-share", "open"]
     assert claim["quantity"] == "open.vllm-paged@9.4.queued.share.tokens"

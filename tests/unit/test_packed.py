@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import html
 import json
+import lzma
 import re
 import shutil
 from pathlib import Path
@@ -49,16 +50,29 @@ def test_repacking_what_is_current_changes_nothing(reference, tmp_path):
 
 def test_repacking_computes_the_metrics_from_the_logs(reference):
     """A metrics file of an older version, packed as it was then: afterwards it holds what the logs give now."""
-    document = json.loads((reference / "metrics.json").read_text())
-    right = (reference / "metrics.json").read_bytes()
+    file = reference / packed.METRICS
+    right = file.read_bytes()
+    document = json.loads(lzma.decompress(right))
     document["quantities"] = document["quantities"][1:]
-    (reference / "metrics.json").write_text(json.dumps(document))
+    file.write_bytes(lzma.compress(json.dumps(document).encode()))
     manifest = reference / packed.MANIFEST
-    old = [line for line in manifest.read_text().splitlines() if not line.endswith("  metrics.json")]
-    now = hashlib.sha256((reference / "metrics.json").read_bytes()).hexdigest()
-    manifest.write_text("\n".join([*old, f"{now}  metrics.json"]) + "\n")
+    old = [line for line in manifest.read_text().splitlines() if not line.endswith(f"  {packed.METRICS}")]
+    now = hashlib.sha256(file.read_bytes()).hexdigest()
+    manifest.write_text("\n".join([*old, f"{now}  {packed.METRICS}"]) + "\n")
     packed.repack(reference)
-    assert (reference / "metrics.json").read_bytes() == right
+    assert file.read_bytes() == right
+
+
+def test_requests_that_a_run_beside_has_too_are_a_link_to_them(once, tmp_path):
+    shutil.copytree(once, tmp_path / "a", symlinks=True)
+    assert packed.unpack(once, tmp_path / "b-run") == []
+    packed.pack(tmp_path / "b-run", tmp_path / "b")
+    (link, *more) = (tmp_path / "b" / "workloads").iterdir()
+    assert all(one.is_symlink() for one in (link, *more))
+    assert link.resolve() == (tmp_path / "a" / "workloads" / link.name).resolve()
+    for one in ("a", "b"):
+        packed.repack(tmp_path / one)
+        assert packed.check(tmp_path / one) == []
 
 
 def test_logs_that_were_changed_are_not_packed_anew(reference):

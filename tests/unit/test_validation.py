@@ -12,6 +12,7 @@ from kvlab.publish.check import claims
 from kvlab.publish.words.strings import said
 from kvlab.quantities import Metrics, Quantities
 from kvlab.raw import RawRun
+from kvlab.records import read_text
 from kvlab.simulate.forecasts import before, validation
 from kvlab.simulate.forecasts.forecast import measured
 from kvlab.simulate.planning import grid
@@ -183,7 +184,7 @@ def test_llama_8b_predicts_its_other_runs_within_the_claims(tmp_path):
         assert all(-0.005 < off < 0.016 for off in made.quantities[f"azure-conv.{arm}.off.throughput"].samples)
         assert abs(made.quantities[f"azure-conv.{arm}.off.running"].value) < 0.02
     made.write(tmp_path / "predicted" / "metrics.json")
-    shutil.copy(LLAMA / "metrics.json", tmp_path / "metrics.json")
+    (tmp_path / "metrics.json").write_text(read_text(LLAMA / "metrics.json"), encoding="utf-8")
     verdicts = {one["id"]: one["verdict"] for one in claims.judge(tmp_path)}
     assert verdicts["predicted-throughput"] == verdicts["predicted-latency"] == "held"
     again = validation.validate(LLAMA, runs, "llama-8b")

@@ -19,7 +19,7 @@ from kvlab.publish.check import claims
 from kvlab.publish.words.numbers import text_of
 from kvlab.publish.words.strings import said
 from kvlab.quantities import Message, Metrics, Quantity
-from kvlab.records import Run, read_json, read_run
+from kvlab.records import Run, read_json, read_run, there
 
 MARGIN = 0.02  # two values within this part of the larger count as the same
 AGREE, DIFFER, NOT_COMPARABLE = "agree", "differ", "can't be compared"
@@ -51,7 +51,7 @@ class Line:
 def compare(ours: Path, theirs: Path, margin: float = MARGIN) -> list[Line]:
     """Every claim and every quantity of either run. KvlabError where a folder holds no metrics."""
     for folder in (ours, theirs):
-        if not (folder / "metrics.json").exists():
+        if not there(folder / "metrics.json"):
             raise KvlabError(f"{folder}/metrics.json: no such file; give a run's folder, e.g. results/smoke")
     a, b = (Metrics.read(folder / "metrics.json") for folder in (ours, theirs))
     differences = {w: _differences(ours, theirs, a, b, w) for w in a.facts["workloads"] if w in b.facts["workloads"]}

@@ -1,7 +1,7 @@
 """A reference run: packed to be committed, and replayed by anyone without an engine.
 
-Packed, a run keeps its raw logs (compressed: `xzcat` reads them; of equal logs one is a link to the other), its
-metrics and what they were made from, and a manifest of digests. Replaying computes everything after the measurements
+Packed, a run keeps its raw logs and metrics (compressed: `xzcat` reads them; of equal logs one is a link to the
+other), what they were made from, and a manifest of digests. Replaying computes everything after the measurements
 again, from those logs alone, and holds the metrics against the packed ones byte for byte.
 """
 
@@ -12,6 +12,7 @@ import lzma
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from kvlab import config
@@ -31,7 +32,8 @@ from kvlab.terminal import say
 MANIFEST = "MANIFEST.sha256"
 STRANGE = "not in the manifest"
 REPLAYED = ".kvlab-replay"  # marks a folder that a replay made
-PLAIN = ("config.json", "environment.json", "metrics.json", "model/fingerprint.json")
+PLAIN = ("config.json", "environment.json", "model/fingerprint.json")
+METRICS = "metrics.json.xz"
 
 
 def pack(run: Path, folder: Path) -> int:
@@ -44,8 +46,11 @@ def pack(run: Path, folder: Path) -> int:
     with whole_folder(folder, MANIFEST) as building:
         for name in PLAIN:
             _copy(run / name, building / name)
+        (building / METRICS).write_bytes(_squeezed(run / "metrics.json"))
         for name in sorted({path.name.partition(".")[0] for path in (run / "workloads").glob("*.jsonl*")}):
-            _squeeze(run / "workloads" / f"{name}.jsonl", building / "workloads" / f"{name}.jsonl.xz")
+            place = Path("workloads") / f"{name}.jsonl.xz"
+            beside = [twin for twin in sorted(folder.parent.glob(f"*/{place}")) if twin != folder / place]
+            _squeeze(run / "workloads" / f"{name}.jsonl", building / place, beside)
         for entry in metrics.runs:
             place = Path("raw") / entry["workload"] / entry["arm"] / str(entry["repeat"])
             read_run(run / place)
@@ -84,8 +89,9 @@ def unpack(folder: Path, run: Path) -> list[str]:
     faults = check(folder)
     with whole_folder(run, REPLAYED) as building:
         for path in folder.rglob("*"):
-            if path.is_file() and path.name != MANIFEST:
+            if path.is_file() and path.name not in (MANIFEST, METRICS):
                 _copy(path, building / path.relative_to(folder))
+        write_text(building / "metrics.json", read_text(folder / "metrics.json"))
     return faults + affected(folder, faults)
 
 
@@ -138,7 +144,7 @@ def affected(folder: Path, faults: list[str]) -> list[str]:
 
 def same_metrics(folder: Path, now: Path) -> list[str]:
     """What the metrics computed `now` have other than the packed ones; empty where they are the same bytes."""
-    if (folder / "metrics.json").read_bytes() == now.read_bytes():
+    if read_text(folder / "metrics.json") == read_text(now):
         return []
     old, new = Metrics.read(folder / "metrics.json").quantities, Metrics.read(now).quantities
     names = sorted({q.id for q in old} | {q.id for q in new})
@@ -153,11 +159,18 @@ def _copy(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
 
 
-def _squeeze(source: Path, target: Path) -> None:
-    """Compress `source` to `target`; the same log packs to the same bytes, and a repeat's equal log becomes a link."""
+def _squeezed(source: Path) -> bytes:
+    return lzma.compress(read_text(source).encode(), preset=9 | lzma.PRESET_EXTREME)
+
+
+def _squeeze(source: Path, target: Path, beside: Sequence[Path] = ()) -> None:
+    """Compress `source` to `target`; the same log packs to the same bytes.
+
+    Where a repeat has an equal log, or `beside` (the same file of packed runs in the same folder), it becomes a link.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
-    packed = lzma.compress(read_text(source).encode(), preset=9 | lzma.PRESET_EXTREME)
-    for twin in sorted(target.parent.parent.glob(f"*/{target.name}")):
+    packed = _squeezed(source)
+    for twin in [*sorted(target.parent.parent.glob(f"*/{target.name}")), *beside]:
         if not twin.is_symlink() and twin.read_bytes() == packed:
             target.symlink_to(os.path.relpath(twin, target.parent))
             return
